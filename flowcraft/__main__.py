@@ -1,0 +1,6 @@
+"""`python -m flowcraft`."""
+
+from flowcraft.cli.main import main
+
+if __name__ == "__main__":
+    main()

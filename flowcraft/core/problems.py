@@ -1,0 +1,113 @@
+"""What is wrong with a file, where, and the fix; as text, JSON or GitHub annotations.
+
+The text form is the one of compilers: `file:line:col: error[CODE]: message`, the source line,
+a caret under the place, and a line that starts with `= help:`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One mistake in a file; `line` and `column` count from 1, `width` is how many characters to mark.
+
+    `line` 0 means the file as a whole (it is missing, say). `source` is the text of the line.
+    """
+
+    file: str
+    line: int = 0
+    column: int = 0
+    code: str
+    message: str
+    hint: str | None = None
+    source: str | None = None
+    width: int = 1
+    severity: str = "error"
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+    @property
+    def place(self) -> str:
+        """`file:line:column`, as far as it is known."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that the user most likely meant, or None."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """A hint with the nearest known name, else with all of them if they are few, else None."""
+    names = sorted(set(known))
+    close = nearest(name, names)
+    if close:
+        return f"did you mean '{close}'?"
+    return f"known: {', '.join(names)}" if 0 < len(names) <= 12 else None
+
+
+def ordered(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems by file and place, without repetitions."""
+    return sorted(dict.fromkeys(problems), key=lambda p: (p.file, p.line, p.column, p.code))
+
+
+def as_text(problem: Problem) -> str:
+    """The problem as a compiler would print it."""
+    lines = [f"{problem.place}: {problem.severity}[{problem.code}]: {problem.message}"]
+    if problem.line and problem.source is not None:
+        lines += _quote(problem)
+    if problem.hint:
+        lines.append(f"      = help: {problem.hint}")
+    return "\n".join(lines)
+
+
+def as_json(problems: Sequence[Problem]) -> str:
+    """All problems as one JSON list."""
+    rows = [
+        {
+            "file": p.file,
+            "line": p.line,
+            "column": p.column,
+            "severity": p.severity,
+            "code": p.code,
+            "message": p.message,
+            "help": p.hint,
+        }
+        for p in problems
+    ]
+    return json.dumps(rows, indent=2, ensure_ascii=False)
+
+
+def as_github(problem: Problem) -> str:
+    """The problem as a GitHub Actions workflow command, which annotates the line in a pull request.
+
+    Source: GitHub docs, "Workflow commands", with its rules for escaping.
+    """
+    text = problem.message + (f"\nhelp: {problem.hint}" if problem.hint else "")
+    place = f"file={_escape_property(problem.file)}"
+    if problem.line:
+        place += f",line={problem.line},col={problem.column}"
+    return f"::{problem.severity} {place},title={_escape_property(problem.code)}::{_escape(text)}"
+
+
+def _quote(problem: Problem) -> list[str]:
+    # Long lines are cut around the place: a 1 MiB line must not fill the terminal.
+    source, column = (problem.source or "").replace("\t", " "), problem.column
+    if len(source) > 160:
+        start = max(0, column - 60)
+        source, column = source[start : start + 120], column - start
+    marker = "^" + "~" * (max(1, min(problem.width, len(source) - column + 1)) - 1)
+    return [f"{problem.line:5} | {source}", f"      | {' ' * (column - 1)}{marker}"]
+
+
+def _escape(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _escape_property(text: str) -> str:
+    return _escape(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,86 @@
+"""How long a call may take, and how another thread stops it.
+
+A scope is the one object of a call that two threads touch: the caller works inside it, anybody may
+cancel it. What blocks (a socket, a child process, a wait) registers how to be woken with `on_cancel`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from flowcraft.core.errors import Cancelled
+
+
+class Scope:
+    """A total time limit in seconds (None: no limit) and a cancel switch; thread-safe.
+
+    A scope made with a `parent` ends with it: it is cancelled when the parent is, and its
+    limit is never later than the parent's.
+    """
+
+    __slots__ = ("_callbacks", "_cancelled", "_lock", "_unlink", "deadline")
+
+    def __init__(self, timeout_s: float | None = None, *, parent: "Scope | None" = None) -> None:
+        own = None if timeout_s is None else time.monotonic() + timeout_s
+        inherited = parent.deadline if parent else None
+        known = [limit for limit in (own, inherited) if limit is not None]
+        self.deadline: float | None = min(known) if known else None
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: dict[object, Callable[[], None]] = {}
+        self._unlink = parent.on_cancel(self.cancel) if parent else None
+
+    def close(self) -> None:
+        """Leave the parent; call it when the work of this scope is over."""
+        if self._unlink:
+            self._unlink()
+            self._unlink = None
+
+    def cancel(self) -> None:
+        """Stop what runs in this scope; returns at once, may be called from any thread and again."""
+        with self._lock:
+            self._cancelled.set()
+            callbacks = list(self._callbacks.values())
+            self._callbacks.clear()
+        for wake in callbacks:
+            wake()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def remaining_s(self) -> float | None:
+        """Seconds left, never below 0; None without a limit."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def expired(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def check(self) -> None:
+        """Raise Cancelled if somebody has cancelled."""
+        if self._cancelled.is_set():
+            raise Cancelled
+
+    def wait(self, seconds: float) -> None:
+        """Wait, but no longer than the limit; raise Cancelled as soon as somebody cancels."""
+        left = self.remaining_s()
+        if self._cancelled.wait(seconds if left is None else min(seconds, left)):
+            raise Cancelled
+
+    def on_cancel(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called on cancel (at once if that has happened); returns how to take it back.
+
+        `wake` runs in the cancelling thread, must not block and must not raise.
+        """
+        token = object()
+        with self._lock:
+            if not self._cancelled.is_set():
+                self._callbacks[token] = wake
+                return lambda: self._forget(token)
+        wake()
+        return lambda: None
+
+    def _forget(self, token: object) -> None:
+        with self._lock:
+            self._callbacks.pop(token, None)

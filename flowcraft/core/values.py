@@ -1,0 +1,101 @@
+"""What the settings say, as frozen values; shared by everything that chooses or calls a model.
+
+Times are in seconds, prices in US dollars per million tokens, sizes in tokens.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a setting comes from: a file with line and column, or `default`."""
+
+    file: str = "default"
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Time limits of one call, in seconds; `total` covers all attempts and the waits between them."""
+
+    connect: float = 5.0
+    first_event: float = 60.0
+    idle: float = 60.0
+    total: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """US dollars per million tokens; `cached_input` None means that cached input costs as much as other input."""
+
+    input: Decimal
+    output: Decimal
+    cached_input: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """One usable model: which provider serves it and how.
+
+    `name` is how settings and pipelines call it, `model` how the provider does. `options` holds the
+    keys that only its provider understands (`command`, `oauth_path` ...).
+    """
+
+    name: str
+    provider: str
+    model: str
+    base_url: str | None = None
+    api_key_env: str | None = None
+    context: int | None = None
+    max_tokens: int | None = None
+    params: Mapping[str, Any] = NOTHING
+    prices: Prices | None = None
+    timeouts: Timeouts = Timeouts()
+    options: Mapping[str, Any] = NOTHING
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMSettings:
+    """The `llm:` part of the settings; a tier with several models falls back from left to right."""
+
+    cheap_models: tuple[str, ...]
+    expensive_models: tuple[str, ...]
+    expensive_stages: tuple[str, ...]
+    qwen_oauth_path: Path
+    models: Mapping[str, ModelSettings] = NOTHING
+    timeouts: Timeouts = Timeouts()
+    retries: int = 2
+    budget: Mapping[str, Any] = NOTHING
+
+    @property
+    def cheap_model(self) -> str:
+        return self.cheap_models[0]
+
+    @property
+    def expensive_model(self) -> str:
+        return self.expensive_models[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that is set; `origins` tells for each dotted key (`llm.cheap_model`) where it was."""
+
+    llm: LLMSettings
+    file: Path | None = None
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+
+    def origin(self, key: str) -> Origin:
+        """Where the dotted `key` was set."""
+        return self.origins.get(key, Origin())

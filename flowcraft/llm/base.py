@@ -1,0 +1,302 @@
+"""The words of a model call: message, request, delta, usage, response, and what a provider is.
+
+A provider knows one protocol and nothing of retries, cache, budget or routing. It may speak at
+either of two levels: simple ones define `chat_completion` or `stream_completion`; those that know
+the wire define `deltas`, which sees the whole request with its time limit. Each is derived from the others.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, ClassVar
+
+from flowcraft.core.errors import IncompleteStream, UsageError
+from flowcraft.core.scope import Scope
+from flowcraft.core.values import NOTHING, ModelSettings
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class LLMMessage:
+    """One message of a conversation; `role` is system, developer, user, assistant or tool."""
+
+    role: str
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise UsageError(f"unknown role {self.role!r}", hint=f"use one of {', '.join(ROLES)}")
+        if not isinstance(self.content, str):
+            raise UsageError(f"the content of a message is a str, not {type(self.content).__name__}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of one call as the service reported them; None is unknown, never 0.
+
+    Names follow the OpenAI chat-completions `usage` object. `cached_tokens` are part of
+    `prompt_tokens`, `reasoning_tokens` part of `completion_tokens`. `credits` is what agents bill in.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    credits: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """One piece of an answer as it arrives; `finish_reason` makes the answer complete."""
+
+    content: str = ""
+    reasoning: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLMResponse:
+    """A whole answer.
+
+    `model` is the one that the service says has answered. `reasoning` is thinking text, kept out of
+    `content`. `cost` is in US dollars, None where the price or the usage is unknown. `finish_reason`
+    is `stop`, `length` (cut off at `max_tokens`) or `content_filter`.
+    """
+
+    content: str
+    model: str = ""
+    provider: str = ""
+    finish_reason: str = "stop"
+    usage: Usage | None = None
+    cost: Decimal | None = None
+    reasoning: str = ""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """One request to a model: what is asked, whether to stream, and the limits it runs under.
+
+    `params` are OpenAI chat-completions parameters (`temperature`, `max_tokens`, `response_format` ...).
+    """
+
+    messages: tuple[LLMMessage, ...]
+    params: Mapping[str, Any] = NOTHING
+    stream: bool = False
+    scope: Scope = field(default_factory=Scope)
+
+
+class Answer:
+    """Deltas put together; `response` refuses an answer that never finished."""
+
+    def __init__(self, provider: str, model: str) -> None:
+        self._provider = provider
+        self._model = model
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._finish_reason: str | None = None
+        self._usage: Usage | None = None
+        self._request_id: str | None = None
+
+    def add(self, delta: Delta) -> None:
+        """Take in the next piece."""
+        if delta.content:
+            self._content.append(delta.content)
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+        self._finish_reason = delta.finish_reason or self._finish_reason
+        self._usage = delta.usage or self._usage
+        self._model = delta.model or self._model
+        self._request_id = delta.request_id or self._request_id
+
+    @property
+    def text(self) -> str:
+        """What has arrived of the answer's text."""
+        # Joined in place, so that a long stream keeps one string and not one per event.
+        if len(self._content) > 1:
+            self._content = ["".join(self._content)]
+        return self._content[0] if self._content else ""
+
+    @property
+    def started(self) -> bool:
+        """Whether any text, answer or reasoning, has arrived."""
+        return bool(self._content or self._reasoning)
+
+    def response(self) -> LLMResponse:
+        """The whole answer; raises IncompleteStream if no finish_reason has come."""
+        if self._finish_reason is None:
+            raise IncompleteStream(
+                "the answer ended before it was finished (no finish_reason)",
+                provider=self._provider,
+                model=self._model,
+                request_id=self._request_id,
+                retryable=not self.started,
+                partial_text=self.text,
+                hint="ask again; if it happens often, raise llm.timeouts or look at the service's status",
+            )
+        return LLMResponse(
+            content=self.text,
+            model=self._model,
+            provider=self._provider,
+            finish_reason=self._finish_reason,
+            usage=self._usage,
+            reasoning="".join(self._reasoning),
+            request_id=self._request_id,
+        )
+
+
+class CompletionStream(Iterator[str]):
+    """The pieces of an answer as they arrive, then `response`, the whole of it; also a context manager.
+
+    Leaving it early, by `close()` or the end of a `with` block, ends the request and its connection.
+    """
+
+    def __init__(
+        self,
+        deltas: Iterator[Delta],
+        answer: Answer,
+        scope: Scope,
+        finish: Callable[[LLMResponse], LLMResponse] = lambda response: response,
+    ) -> None:
+        self._deltas = deltas
+        self._answer = answer
+        self._scope = scope
+        self._finish = finish
+        self._response: LLMResponse | None = None
+
+    def __next__(self) -> str:
+        for delta in self._deltas:
+            self._answer.add(delta)
+            if delta.content:
+                return delta.content
+        if self._response is None and not self._scope.cancelled:
+            self._response = self._finish(self._answer.response())
+        raise StopIteration
+
+    @property
+    def response(self) -> LLMResponse:
+        """The whole answer; only there when the last piece has been taken."""
+        if self._response is None:
+            raise UsageError("the stream is not finished", hint="take all its pieces before you ask for .response")
+        return self._response
+
+    def close(self) -> None:
+        """End the request; safe to call again and from another thread."""
+        self._scope.cancel()
+        close = getattr(self._deltas, "close", None)
+        try:
+            if close:
+                close()
+        except ValueError:  # another thread is inside the generator: the cancelled scope ends it there
+            pass
+
+    def __enter__(self) -> "CompletionStream":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BaseLLMProvider:
+    """One protocol to one kind of model. Subclass it, name it, define one of the three methods.
+
+    `provider_name` is how settings call it. `json_schema` says that the service itself can hold an
+    answer to a schema (`response_format: {type: json_schema}`). Providers are shared by threads.
+    """
+
+    provider_name: ClassVar[str] = ""
+    json_schema: ClassVar[bool] = False
+
+    def __init__(self, config: ModelSettings | None = None) -> None:
+        self.config = config or ModelSettings(name=self.provider_name, provider=self.provider_name, model="")
+
+    def chat_completion(self, messages: Sequence[LLMMessage], **params: Any) -> LLMResponse:
+        """Ask and wait for the whole answer; `params` are OpenAI chat-completions parameters.
+
+        `timeout` among them is the total time in seconds. Raises ProviderError.
+        """
+        request = self._request(messages, params, stream=False)
+        answer = Answer(self.provider_name, self.config.model)
+        for delta in self.deltas(request):
+            answer.add(delta)
+        return answer.response()
+
+    def stream_completion(self, messages: Sequence[LLMMessage], **params: Any) -> Iterator[str]:
+        """Ask and get the pieces of the answer as they arrive (a `CompletionStream`)."""
+        request = self._request(messages, params, stream=True)
+        answer = Answer(self.provider_name, self.config.model)
+        return CompletionStream(self.deltas(request), answer, request.scope)
+
+    def deltas(self, request: ChatRequest) -> Iterator[Delta]:
+        """Answer `request` piece by piece; what FlowCraft itself calls.
+
+        The last content-bearing delta may carry the `finish_reason`; without one the answer counts as cut.
+        A request that is not streamed may come as a single delta. Must end soon after
+        `request.scope` is cancelled or its time is over.
+        """
+        own = type(self)
+        if own.stream_completion is not BaseLLMProvider.stream_completion and (
+            request.stream or own.chat_completion is BaseLLMProvider.chat_completion
+        ):
+            return _from_pieces(self.stream_completion(request.messages, **request.params))
+        if own.chat_completion is not BaseLLMProvider.chat_completion:
+            return _from_response(self.chat_completion, request)
+        raise TypeError(f"{own.__name__} must define chat_completion, stream_completion or deltas")
+
+    def close(self) -> None:
+        """Give back connections and child processes; the provider may be used again afterwards."""
+
+    def _request(self, messages: Sequence[LLMMessage], params: Mapping[str, Any], *, stream: bool) -> ChatRequest:
+        params = dict(params)
+        scope = Scope(params.pop("timeout", self.config.timeouts.total))
+        return ChatRequest(messages=checked_messages(messages), params=params, stream=stream, scope=scope)
+
+
+def checked_messages(messages: Sequence[LLMMessage]) -> tuple[LLMMessage, ...]:
+    """The messages as a tuple; raises UsageError for anything else than a list of LLMMessage."""
+    if isinstance(messages, (str, bytes, LLMMessage)) or not isinstance(messages, Sequence):
+        raise UsageError("messages must be a list", hint='pass [LLMMessage(role="user", content="...")]')
+    for message in messages:
+        if not isinstance(message, LLMMessage):
+            raise UsageError(
+                f"a message must be an LLMMessage, not {type(message).__name__}",
+                hint='LLMMessage(role="user", content="...")',
+            )
+    if not messages:
+        raise UsageError("there are no messages", hint="pass at least one LLMMessage")
+    return tuple(messages)
+
+
+def _from_response(chat: Callable[..., LLMResponse], request: ChatRequest) -> Iterator[Delta]:
+    response = chat(request.messages, **request.params)
+    yield Delta(
+        content=response.content,
+        reasoning=response.reasoning,
+        finish_reason=response.finish_reason or "stop",
+        usage=response.usage,
+        model=response.model or None,
+        request_id=response.request_id,
+    )
+
+
+def _from_pieces(pieces: Iterator[str]) -> Iterator[Delta]:
+    for piece in pieces:
+        yield Delta(content=piece)
+    response = getattr(pieces, "response", None)
+    if isinstance(response, LLMResponse):
+        yield Delta(
+            finish_reason=response.finish_reason,
+            usage=response.usage,
+            model=response.model or None,
+            request_id=response.request_id,
+        )
+    else:  # a plain iterator of str that ended without an error is a whole answer
+        yield Delta(finish_reason="stop")
