@@ -18,23 +18,27 @@ class Scope:
     limit is never later than the parent's.
     """
 
-    __slots__ = ("_callbacks", "_cancelled", "_lock", "_unlink", "deadline")
+    __slots__ = ("_callbacks", "_cancelled", "_leave", "_lock", "deadline")
 
     def __init__(self, timeout_s: float | None = None, *, parent: "Scope | None" = None) -> None:
-        own = None if timeout_s is None else time.monotonic() + timeout_s
-        inherited = parent.deadline if parent else None
-        known = [limit for limit in (own, inherited) if limit is not None]
-        self.deadline: float | None = min(known) if known else None
+        self.deadline: float | None = None if timeout_s is None else time.monotonic() + timeout_s
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._callbacks: dict[object, Callable[[], None]] = {}
-        self._unlink = parent.on_cancel(self.cancel) if parent else None
+        self._leave: list[Callable[[], None]] = []
+        if parent:
+            self.join(parent)
+
+    def join(self, parent: "Scope") -> None:
+        """End with `parent` from now on, too."""
+        if parent.deadline is not None and (self.deadline is None or parent.deadline < self.deadline):
+            self.deadline = parent.deadline
+        self._leave.append(parent.on_cancel(self.cancel))
 
     def close(self) -> None:
-        """Leave the parent; call it when the work of this scope is over."""
-        if self._unlink:
-            self._unlink()
-            self._unlink = None
+        """Leave the parents; call it when the work of this scope is over."""
+        while self._leave:
+            self._leave.pop()()
 
     def cancel(self) -> None:
         """Stop what runs in this scope; returns at once, may be called from any thread and again."""

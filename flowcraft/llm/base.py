@@ -5,7 +5,7 @@ either of two levels: simple ones define `chat_completion` or `stream_completion
 the wire define `deltas`, which sees the whole request with its time limit. Each is derived from the others.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import TracebackType
@@ -151,33 +151,39 @@ class Answer:
         )
 
 
+Deltas = Generator[Delta, None, LLMResponse]
+"""Pieces of an answer; what the generator returns at its end is the whole answer."""
+
+
+def answered(deltas: Iterator[Delta], answer: Answer) -> Deltas:
+    """Pass `deltas` on and return the whole answer; raises IncompleteStream if it never finished."""
+    for delta in deltas:
+        answer.add(delta)
+        yield delta
+    return answer.response()
+
+
 class CompletionStream(Iterator[str]):
     """The pieces of an answer as they arrive, then `response`, the whole of it; also a context manager.
 
     Leaving it early, by `close()` or the end of a `with` block, ends the request and its connection.
     """
 
-    def __init__(
-        self,
-        deltas: Iterator[Delta],
-        answer: Answer,
-        scope: Scope,
-        finish: Callable[[LLMResponse], LLMResponse] = lambda response: response,
-    ) -> None:
+    def __init__(self, deltas: Deltas, scope: Scope) -> None:
         self._deltas = deltas
-        self._answer = answer
         self._scope = scope
-        self._finish = finish
         self._response: LLMResponse | None = None
 
     def __next__(self) -> str:
-        for delta in self._deltas:
-            self._answer.add(delta)
+        while True:
+            try:
+                delta = next(self._deltas)
+            except StopIteration as end:
+                # A generator that is asked again after its end has no value.
+                self._response = self._response or end.value
+                raise StopIteration from None
             if delta.content:
                 return delta.content
-        if self._response is None and not self._scope.cancelled:
-            self._response = self._finish(self._answer.response())
-        raise StopIteration
 
     @property
     def response(self) -> LLMResponse:
@@ -189,10 +195,8 @@ class CompletionStream(Iterator[str]):
     def close(self) -> None:
         """End the request; safe to call again and from another thread."""
         self._scope.cancel()
-        close = getattr(self._deltas, "close", None)
         try:
-            if close:
-                close()
+            self._deltas.close()
         except ValueError:  # another thread is inside the generator: the cancelled scope ends it there
             pass
 
@@ -233,7 +237,7 @@ class BaseLLMProvider:
         """Ask and get the pieces of the answer as they arrive (a `CompletionStream`)."""
         request = self._request(messages, params, stream=True)
         answer = Answer(self.provider_name, self.config.model)
-        return CompletionStream(self.deltas(request), answer, request.scope)
+        return CompletionStream(answered(self.deltas(request), answer), request.scope)
 
     def deltas(self, request: ChatRequest) -> Iterator[Delta]:
         """Answer `request` piece by piece; what FlowCraft itself calls.

@@ -1,0 +1,179 @@
+"""One call as a series of attempts: retry on the same model, then fall back to the next of its tier.
+
+A retry answers a technical failure on the same model, a fallback goes to the next model of the same tier
+because this one is unavailable. Every attempt is told to the observer before it leaves and when it ends.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from flowcraft.core.errors import (
+    AuthError,
+    Cancelled,
+    DeadlineError,
+    FlowcraftError,
+    ProviderError,
+    RateLimitError,
+    TransportError,
+)
+from flowcraft.core.retry import RetryPolicy, RetryQuota
+from flowcraft.core.values import ModelSettings
+from flowcraft.llm.base import Answer, BaseLLMProvider, ChatRequest, Delta, Deltas, LLMResponse
+from flowcraft.llm.calls import CallFinished, CallObserver, CallStarted, Event
+from flowcraft.llm.prices import cost_usd
+from flowcraft.llm.routing import Choice
+
+log = logging.getLogger(__name__)
+
+_DOWN = (AuthError, RateLimitError, TransportError, DeadlineError)
+
+
+class Attempt:
+    """One try on one model; `answer` collects what arrives."""
+
+    def __init__(self, call: "Call", choice: Choice, event: Event) -> None:
+        self.choice = choice
+        self.answer = Answer(choice.model.provider, choice.model.model)
+        self._call = call
+        self._event = event
+        self._id = uuid.uuid4().hex
+        self._start_s = time.monotonic()
+
+    def deltas(self) -> Iterator[Delta]:
+        """Make the request; the pieces of the answer are collected and passed on."""
+        model, request = self.choice.model, self._call.request
+        provider = self._call.provider(model)
+        if self._call.observer:
+            self._call.observer.started(
+                CallStarted(id=self._id, choice=self.choice, request=request, event=self._event)
+            )
+        for delta in provider.deltas(request):
+            self.answer.add(delta)
+            yield delta
+
+    def finished(self) -> LLMResponse:
+        """The whole answer with its cost; raises IncompleteStream if it is not whole."""
+        model = self.choice.model
+        response = self.answer.response()
+        response = replace(response, provider=model.provider, model=response.model or model.model)
+        if response.cost is None:
+            response = replace(response, cost=cost_usd(response.usage, model.prices))
+        self._tell(response=response)
+        log.info("%s answered: %s", model.name, response.finish_reason)
+        return response
+
+    def failed(self, error: BaseException) -> None:
+        """Note that this attempt has ended without an answer."""
+        if isinstance(error, ProviderError):
+            error.provider = error.provider or self.choice.model.provider
+            error.model = error.model or self.choice.model.model
+            error.partial_text = error.partial_text or self.answer.text
+        known = error if isinstance(error, FlowcraftError) else Cancelled()
+        self._tell(error=known)
+
+    def _tell(self, response: LLMResponse | None = None, error: FlowcraftError | None = None) -> None:
+        if self._call.observer:
+            seconds = time.monotonic() - self._start_s
+            self._call.observer.finished(
+                CallFinished(id=self._id, seconds=seconds, response=response, error=error)
+            )
+
+
+class Call:
+    """Hands out attempts until one succeeds or nothing is left to try."""
+
+    def __init__(  # noqa: PLR0913 - where all that makes a call comes together
+        self,
+        choice: Choice,
+        request: ChatRequest,
+        *,
+        provider: Callable[[ModelSettings], BaseLLMProvider],
+        policy: RetryPolicy,
+        quota: RetryQuota,
+        jitter: Callable[[], float],
+        observer: CallObserver | None = None,
+    ) -> None:
+        self.request = request
+        self.provider = provider
+        self.observer = observer
+        self._policy = policy
+        self._quota = quota
+        self._jitter = jitter
+        self._models = [replace(choice, model=model) for model in (choice.model, *choice.fallbacks)]
+        self._tries = 0
+        self._event: Event = "first"
+
+    def attempts(self) -> Iterator[Attempt]:
+        """The next attempt, as long as the one before was reported with `again`."""
+        while True:
+            self._tries += 1
+            yield Attempt(self, self._models[0], self._event)
+
+    def succeeded(self, attempt: Attempt) -> LLMResponse:
+        """The answer of `attempt`, which ends the call."""
+        response = attempt.finished()
+        self._quota.earn()
+        return response
+
+    def again(self, attempt: Attempt, error: ProviderError, *, text_shown: bool) -> None:
+        """Prepare another attempt after `error` (waiting as long as needed), or raise it.
+
+        Once text was shown to the caller nothing is tried again.
+        """
+        attempt.failed(error)
+        if text_shown or self.request.scope.expired:
+            raise error
+        wait_s = self._policy.wait_s(error, self._tries, self._jitter)
+        left_s = self.request.scope.remaining_s()
+        in_time = wait_s is not None and (left_s is None or wait_s < left_s)
+        if wait_s is not None and in_time and self._quota.take(throttled=isinstance(error, RateLimitError)):
+            log.info("%s failed (%s), trying again in %.1f s", attempt.choice.model.name, error, wait_s)
+            self._event = "retry"
+            self.request.scope.wait(wait_s)
+        elif len(self._models) > 1 and _is_down(error):
+            log.warning("%s is not available (%s), falling back", attempt.choice.model.name, error)
+            self._models.pop(0)
+            self._tries, self._event = 0, "fallback"
+        else:
+            raise error
+
+
+def _is_down(error: ProviderError) -> bool:
+    return error.retryable or isinstance(error, _DOWN) or (error.status or 0) in (404, 410) or (error.status or 0) >= 500
+
+
+def streamed(call: Call, *, show: bool = True) -> Deltas:
+    """Make the call; the pieces come as they arrive, the generator returns the whole answer.
+
+    Without `show` nothing is handed out before the end, and an attempt that broke in the middle can be made again.
+    """
+    shown = False
+    try:
+        for attempt in call.attempts():
+            try:
+                for delta in attempt.deltas():
+                    if show:
+                        shown = shown or bool(delta.content or delta.reasoning)
+                        yield delta
+                return call.succeeded(attempt)
+            except ProviderError as error:
+                call.again(attempt, error, text_shown=shown)
+            except BaseException as error:
+                attempt.failed(error)
+                raise
+    finally:
+        call.request.scope.close()
+    raise AssertionError("a call ends with an answer or an error")
+
+
+def whole(deltas: Deltas) -> LLMResponse:
+    """What the generator returns at its end."""
+    while True:
+        try:
+            next(deltas)
+        except StopIteration as end:
+            response: LLMResponse = end.value
+            return response

@@ -1,0 +1,45 @@
+"""What is told about a call to whoever keeps the books: one pair of values per attempt."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, Protocol
+
+from flowcraft.core.errors import FlowcraftError
+from flowcraft.llm.base import ChatRequest, LLMResponse
+from flowcraft.llm.routing import Choice
+
+Event = Literal["first", "retry", "fallback"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStarted:
+    """An attempt that is about to leave; `event` says why it is made: first, retry or fallback."""
+
+    id: str
+    choice: Choice
+    request: ChatRequest
+    event: Event = "first"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFinished:
+    """How an attempt ended: with a response or an error; `cost` in US dollars, None if unknown."""
+
+    id: str
+    seconds: float
+    response: LLMResponse | None = None
+    error: FlowcraftError | None = None
+
+    @property
+    def cost(self) -> Decimal | None:
+        return self.response.cost if self.response else None
+
+
+class CallObserver(Protocol):
+    """Called in the thread of the call; what it raises ends the call (a ledger that cannot write, say)."""
+
+    def started(self, call: CallStarted) -> None:
+        """The request leaves when this has returned."""
+
+    def finished(self, call: CallFinished) -> None:
+        """The answer is handed on when this has returned."""

@@ -1,0 +1,155 @@
+"""The SDK's front door: choose the model for a stage, make the call, return one answer."""
+
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from flowcraft.core.errors import UsageError
+from flowcraft.core.retry import RetryPolicy, RetryQuota
+from flowcraft.core.scope import Scope
+from flowcraft.core.settings import SettingsManager
+from flowcraft.core.values import ModelSettings, Settings
+from flowcraft.llm.attempts import Call, streamed, whole
+from flowcraft.llm.base import (
+    BaseLLMProvider,
+    ChatRequest,
+    CompletionStream,
+    LLMMessage,
+    LLMResponse,
+    checked_messages,
+)
+from flowcraft.llm.calls import CallObserver
+from flowcraft.llm.factory import LLMProviderFactory, ProviderNames
+from flowcraft.llm.routing import CHEAP, EXPENSIVE, Choice, Named, choose
+
+_PROVIDERS = ProviderNames()
+
+
+class LLMIntegration:
+    """Calls the right model for a stage; thread-safe, a context manager.
+
+    `settings` is a `SettingsManager` or its `.settings`; without it the usual files are looked up.
+    `providers` maps model names to ready provider objects, used instead of new ones (for tests and
+    special wiring). `observer` is told of every attempt before it leaves and when it has ended.
+    Raises SettingsError if a model of a tier is unknown.
+    """
+
+    def __init__(
+        self,
+        settings: SettingsManager | Settings | None = None,
+        *,
+        providers: Mapping[str, BaseLLMProvider] | None = None,
+        observer: CallObserver | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        if settings is None:
+            settings = SettingsManager()
+        self.settings = settings.settings if isinstance(settings, SettingsManager) else settings
+        self._given = dict(providers or {})
+        self._made: dict[str, BaseLLMProvider] = {}
+        self._observer = observer
+        self._jitter = jitter
+        self._policy = RetryPolicy(retries=self.settings.llm.retries)
+        self._quota = RetryQuota()
+        self._lock = threading.Lock()
+        self._scope = Scope()
+        for tier in (CHEAP, EXPENSIVE):
+            self.choose(model=tier)
+
+    def choose(self, stage_name: str | None = None, model: str | Named | None = None) -> Choice:
+        """The model that would answer for `stage_name`, and why; calls nothing."""
+        named = Named(model) if isinstance(model, str) else model
+        return choose(self.settings, _PROVIDERS, stage=stage_name, named=named)
+
+    def get_current_model_info(self, stage_name: str | None = None) -> dict[str, Any]:
+        """Provider, model, type (cheap or expensive), cause and its place for `stage_name`, as a dict."""
+        return self.choose(stage_name).info()
+
+    def provider(self, model: ModelSettings) -> BaseLLMProvider:
+        """The provider object of a model, made on first use; raises UsageError if there is none."""
+        if model.name in self._given:
+            return self._given[model.name]
+        with self._lock:
+            if model.name not in self._made:
+                self._made[model.name] = LLMProviderFactory.create(model)
+            return self._made[model.name]
+
+    def chat_completion(
+        self,
+        messages: Sequence[LLMMessage],
+        stage_name: str | None = None,
+        *,
+        model: str | Named | None = None,
+        timeout: float | None = None,
+        scope: Scope | None = None,
+        observer: CallObserver | None = None,
+        **params: Any,
+    ) -> LLMResponse:
+        """Ask the model of `stage_name` and wait for the whole answer.
+
+        `timeout` is the total time in seconds over all attempts and waits (default
+        `llm.timeouts.total`); `params` are OpenAI chat-completions parameters. Cancelling `scope`
+        from another thread ends the call. Raises ProviderError, UsageError or Cancelled.
+        """
+        choice = self.choose(stage_name, model)
+        own = self._limits(choice, timeout, scope)
+        request = ChatRequest(messages=checked_messages(messages), params=params, scope=own)
+        return whole(streamed(self._call(choice, request, observer), show=False))
+
+    def stream_completion(
+        self,
+        messages: Sequence[LLMMessage],
+        stage_name: str | None = None,
+        *,
+        model: str | Named | None = None,
+        timeout: float | None = None,
+        scope: Scope | None = None,
+        observer: CallObserver | None = None,
+        **params: Any,
+    ) -> CompletionStream:
+        """Ask the model of `stage_name`; the pieces of its answer come as they arrive.
+
+        Arguments and errors as for `chat_completion`. Once a piece was handed out nothing is tried
+        again: the error then carries what had arrived as `partial_text`.
+        """
+        choice = self.choose(stage_name, model)
+        own = self._limits(choice, timeout, scope)
+        request = ChatRequest(messages=checked_messages(messages), params=params, stream=True, scope=own)
+        return CompletionStream(streamed(self._call(choice, request, observer)), own)
+
+    def close(self) -> None:
+        """End running calls and give back connections and child processes."""
+        self._scope.cancel()
+        with self._lock:
+            made, self._made = self._made, {}
+        for provider in (*made.values(), *self._given.values()):
+            provider.close()
+
+    def __enter__(self) -> "LLMIntegration":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _limits(self, choice: Choice, timeout: float | None, scope: Scope | None) -> Scope:
+        if self._scope.cancelled:
+            raise UsageError("this LLMIntegration is closed", hint="make a new one, or call inside its `with` block")
+        own = Scope(choice.model.timeouts.total if timeout is None else timeout, parent=self._scope)
+        if scope is not None:
+            own.join(scope)
+        return own
+
+    def _call(self, choice: Choice, request: ChatRequest, observer: CallObserver | None) -> Call:
+        return Call(
+            choice,
+            request,
+            provider=self.provider,
+            policy=self._policy,
+            quota=self._quota,
+            jitter=self._jitter,
+            observer=observer or self._observer,
+        )

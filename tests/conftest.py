@@ -1,0 +1,39 @@
+"""Every test starts in an empty folder and HOME, with no keys and proxies, and no way out but loopback."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_REAL_CONNECT = socket.socket.connect
+_KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "FLOWCRAFT_TEST_WEIGHTS", "CI")
+
+
+def _loopback_only(self: socket.socket, address: Any) -> None:
+    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise OSError(f"tests stay on this machine, but something connects to {address[0]}")
+    _REAL_CONNECT(self, address)
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if name not in _KEPT and not name.startswith(("PYTEST", "COVERAGE", "COV_")):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(socket.socket, "connect", _loopback_only)
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    monkeypatch.chdir(workspace)
+    yield
+
+
+@pytest.fixture
+def workspace(own_world: None) -> Path:
+    """The empty folder in which the test runs."""
+    return Path.cwd()
