@@ -1,0 +1,313 @@
+"""The values of a run: what goes to a worker, what comes back, what is told and what is kept.
+
+All frozen. `to_json` exists on what leaves the process; its shape is promised by schemas/report.schema.json.
+Costs are in US dollars; None means unknown and is never counted as 0.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from flowcraft.llm.base import LLMMessage, Usage
+from flowcraft.llm.routing import Named
+
+Status = Literal["succeeded", "failed", "skipped", "cancelled"]
+RunStatus = Literal["succeeded", "failed", "interrupted"]
+Channel = Literal["answer", "stdout", "stderr"]
+
+EXIT_CODES: Mapping[str, int] = MappingProxyType({"succeeded": 0, "failed": 1, "interrupted": 130})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a prompt stage asks; `model` None leaves the choice to the settings."""
+
+    messages: tuple[LLMMessage, ...]
+    model: Named | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What a run stage runs: a bash `script`, or `argv` without a shell.
+
+    `env` is added to the allowed part of our own environment. `files` are values too large for it:
+    each is written to a private file whose path the variable of that name gets. `secrets` are texts
+    that must not come out again.
+    """
+
+    cwd: Path
+    script: str | None = None
+    argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a result must look like: text or JSON, the latter perhaps held to a schema."""
+
+    json: bool = False
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One stage, ready to be carried out: every template is rendered. `path` names it in the run."""
+
+    path: str
+    stage: str
+    work: Question | Execution
+    shape: Shape = Shape()
+    timeout_s: float | None = None
+    save: Path | None = None
+    streamed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One request to a model: who was asked, why this one (`cause`, `source`), and what came of it."""
+
+    event: str
+    name: str
+    model: str
+    provider: str
+    tier: str | None
+    cause: str
+    source: str
+    seconds: float
+    usage: Usage | None = None
+    cost: Decimal | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+    cached: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        usage = self.usage or Usage()
+        return {
+            "event": self.event,
+            "name": self.name,
+            "model": self.model,
+            "provider": self.provider,
+            "tier": self.tier,
+            "cause": self.cause,
+            "source": self.source,
+            "seconds": round(self.seconds, 3),
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "usd": None if self.cost is None else float(self.cost),
+            "finish_reason": self.finish_reason,
+            "error": self.error,
+            "cached": self.cached,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What attempts have used together; a figure is None if it is unknown for any of them."""
+
+    calls: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    cost: Decimal | None = Decimal(0)
+
+    @property
+    def tokens(self) -> int | None:
+        known = self.prompt_tokens is not None and self.completion_tokens is not None
+        return (self.prompt_tokens or 0) + (self.completion_tokens or 0) if known else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "calls": self.calls,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "usd": None if self.cost is None else float(self.cost),
+        }
+
+
+def totals(attempts: Iterable[Attempt]) -> Totals:
+    """The sums over `attempts`; an attempt that cost nothing and reports no usage counts as a call only."""
+    made = [attempt for attempt in attempts if not attempt.cached]
+    used = [attempt.usage or Usage() for attempt in made if attempt.usage or attempt.cost != 0]
+    return Totals(
+        calls=len(made),
+        prompt_tokens=_sum([usage.prompt_tokens for usage in used]),
+        completion_tokens=_sum([usage.completion_tokens for usage in used]),
+        cost=_sum([attempt.cost for attempt in made], Decimal(0)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a stage ended.
+
+    `error` is there exactly when it failed, `reason` when it never ran; a failed run stage keeps its
+    `output`. `rejected` is the last answer that was not accepted. `warnings` did not stop anything.
+    """
+
+    path: str
+    kind: str
+    status: Status
+    output: Any = None
+    error: str | None = None
+    hint: str | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    stderr: str | None = None
+    rejected: str | None = None
+    saved: str | None = None
+    seconds: float = 0.0
+    attempts: tuple[Attempt, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.error is not None) != (self.status == "failed"):
+            raise ValueError(f"an outcome has an error exactly when it failed: {self.path} {self.status}")
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "succeeded"
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `output` means something: a skipped stage has none, a failed run stage its stdout."""
+        return self.ok or (self.status == "failed" and self.output is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "status": self.status,
+            "output": self.output,
+            "error": self.error,
+            "hint": self.hint,
+            "reason": self.reason,
+            "exit_code": self.exit_code,
+            "stderr": self.stderr,
+            "rejected": self.rejected,
+            "saved": self.saved,
+            "seconds": round(self.seconds, 3),
+            "warnings": list(self.warnings),
+            "attempts": [attempt.to_json() for attempt in self.attempts],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One run from start to end; `outcomes` are in the order of the file, `inputs` hold no secret."""
+
+    id: str
+    pipeline: str
+    file: Path
+    status: RunStatus
+    inputs: Mapping[str, Any]
+    outcomes: tuple[Outcome, ...]
+    outputs: Mapping[str, Any]
+    started: datetime
+    ended: datetime
+    seconds: float
+    error: str | None = None
+    hint: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What the CLI exits with."""
+        return EXIT_CODES[self.status]
+
+    @property
+    def totals(self) -> Totals:
+        """What all stages have used together."""
+        return totals(attempt for outcome in self.outcomes for attempt in outcome.attempts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as schemas/report.schema.json describes it."""
+        return {
+            "report": 1,
+            "id": self.id,
+            "pipeline": self.pipeline,
+            "file": str(self.file),
+            "status": self.status,
+            "exit_code": self.exit_code,
+            "error": self.error,
+            "hint": self.hint,
+            "inputs": dict(self.inputs),
+            "outputs": dict(self.outputs),
+            "started": self.started.isoformat(timespec="seconds"),
+            "ended": self.ended.isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 3),
+            "totals": self.totals.to_json(),
+            "stages": [outcome.to_json() for outcome in self.outcomes],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run begins; `stages` are its paths in the order of the file."""
+
+    id: str
+    pipeline: str
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """A stage begins; `model` and `because` tell who answers a prompt stage, and why."""
+
+    path: str
+    kind: str
+    model: str | None = None
+    tier: str | None = None
+    because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """Some text of a stage as it arrives; it may yet be rejected. Not made safe for a terminal."""
+
+    path: str
+    text: str
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """A request to a model has ended, in an answer or an error."""
+
+    path: str
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRejected:
+    """An answer is not what was agreed on; the model is asked again unless `last`."""
+
+    path: str
+    number: int
+    reasons: tuple[str, ...]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageFinished:
+    """A stage has ended, or will never start."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run is over."""
+
+    record: RunRecord
+
+
+Event = RunStarted | StageStarted | TextPiece | AttemptEnded | AnswerRejected | StageFinished | RunFinished
+
+
+def _sum(figures: Sequence[Any], zero: Any = 0) -> Any:
+    return None if any(figure is None for figure in figures) else sum(figures, zero)
