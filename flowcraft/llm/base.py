@@ -255,6 +255,10 @@ class BaseLLMProvider:
             return _from_response(self.chat_completion, request)
         raise TypeError(f"{own.__name__} must define chat_completion, stream_completion or deltas")
 
+    def missing(self) -> str | None:
+        """What this provider lacks to answer at all (a package, a key, a login), or None; cheap and offline."""
+        return None
+
     def close(self) -> None:
         """Give back connections and child processes; the provider may be used again afterwards."""
 

@@ -1,0 +1,47 @@
+"""`init` and `completion`: the first steps."""
+
+from pathlib import Path
+
+import click
+
+from flowcraft.core.errors import UsageError
+
+_START = ("settings.yaml", "hello.yaml")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
+def init(folder: Path) -> None:
+    """Write a commented settings.yaml and a first pipeline, hello.yaml, into FOLDER; never overwrites."""
+    from flowcraft.core.resources import start_text
+
+    taken = [name for name in _START if (folder / name).exists()]
+    if taken:
+        raise UsageError(f"{folder / taken[0]} is already there", hint="choose another folder: flowcraft init my_project")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _START:
+            (folder / name).write_text(start_text(name), encoding="utf-8")
+            click.echo(f"wrote {folder / name}")
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}") from None
+    click.echo(f"next: flowcraft run {folder / 'hello.yaml'} -i request='a todo app'")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for SHELL.
+
+    \b
+    bash: echo 'eval "$(flowcraft completion bash)"' >> ~/.bashrc
+    zsh:  echo 'eval "$(flowcraft completion zsh)"' >> ~/.zshrc
+    fish: flowcraft completion fish > ~/.config/fish/completions/flowcraft.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from flowcraft.cli.main import cli
+
+    found = get_completion_class(shell)
+    assert found is not None, "click knows these three shells"
+    click.echo(found(cli, {}, "flowcraft", "_FLOWCRAFT_COMPLETE").source())

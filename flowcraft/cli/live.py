@@ -1,0 +1,165 @@
+"""The view of a run: a live list with the text as it arrives on a terminal, a line per event elsewhere."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from flowcraft.cli.screen import clean, money, seconds
+from flowcraft.runner.outcome import (
+    AnswerRejected,
+    AttemptEnded,
+    Event,
+    Outcome,
+    RunFinished,
+    RunRecord,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+    TextPiece,
+    totals,
+)
+
+_MARKS = {"succeeded": ("ok", "green"), "failed": ("failed", "red"), "skipped": ("skipped", "yellow"), "cancelled": ("stopped", "yellow")}
+_TAIL_LINES = 8
+
+
+class View(Protocol):
+    """Shows the events of a run."""
+
+    def show(self, event: Event) -> None:
+        """Take in the next event."""
+
+
+@contextmanager
+def open_view(stream: TextIO) -> Iterator[View]:
+    """A view on `stream`: live if it is a terminal, plain lines if not."""
+    if not stream.isatty():
+        yield Lines(stream)
+        return
+    view = LiveList(Console(file=stream, highlight=False))
+    with view.live:
+        yield view
+
+
+class Lines:
+    """One line per event."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def show(self, event: Event) -> None:
+        for line in lines(event):
+            print(line, file=self._stream, flush=True)
+
+
+class LiveList:
+    """The stages with their state, and the end of the text that is arriving; finished text scrolls away above."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._states: dict[str, Any] = {}
+        self._texts: dict[str, str] = {}
+        self.live = Live(console=console, refresh_per_second=12, get_renderable=self._picture)
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._states = dict.fromkeys(event.stages, Text("waiting", style="dim"))
+        elif isinstance(event, StageStarted):
+            self._states[event.path] = Spinner("dots", Text(_who(event)))
+            self._texts[event.path] = ""
+        elif isinstance(event, TextPiece):
+            self._texts[event.path] = self._texts.get(event.path, "") + clean(event.text)
+        elif isinstance(event, StageFinished):
+            self._finish(event.outcome)
+        elif isinstance(event, RunFinished):
+            self._say(lines(event))
+        else:
+            self._say(lines(event))
+
+    def _finish(self, outcome: Outcome) -> None:
+        word, style = _MARKS[outcome.status]
+        self._states[outcome.path] = Text(f"{word}  {_details(outcome)}".rstrip(), style=style)
+        text = self._texts.pop(outcome.path, "").strip("\n")
+        if text:
+            self._console.print(Text(f"{outcome.path}:", style="bold"))
+            self._console.print(Text(text), soft_wrap=True)
+        self._say(_trouble(outcome))
+
+    def _say(self, texts: list[str]) -> None:
+        for text in texts:
+            self._console.print(Text(text), soft_wrap=True)
+
+    def _picture(self) -> Group:
+        table = Table.grid(padding=(0, 2))
+        for path, state in self._states.items():
+            table.add_row(Text(clean(path)), state)
+        running = next((text for text in self._texts.values() if text), "")
+        tail = "\n".join(running.splitlines()[-_TAIL_LINES:])
+        return Group(Text(tail, style="dim"), table) if tail else Group(table)
+
+
+def lines(event: Event) -> list[str]:
+    """The event as plain lines; pieces of text are not shown, an answer is when it is whole."""
+    if isinstance(event, StageStarted):
+        return [f"{event.path}: started, {_who(event)}"]
+    if isinstance(event, AttemptEnded) and event.attempt.error:
+        return [clean(f"{event.path}: {event.attempt.name} failed: {event.attempt.error}")]
+    if isinstance(event, AnswerRejected):
+        reasons = clean("; ".join(event.reasons))
+        return [f"{event.path}: answer {event.number} rejected{'' if event.last else ', asking again'}: {reasons}"]
+    if isinstance(event, StageFinished):
+        outcome = event.outcome
+        details = _details(outcome)
+        return [clean(f"{outcome.path}: {_MARKS[outcome.status][0]}" + (f", {details}" if details else "")), *_trouble(outcome)]
+    if isinstance(event, RunFinished):
+        return _summary(event.record)
+    return []
+
+
+def _who(event: StageStarted) -> str:
+    if event.model is None:
+        return "command" if event.kind == "run" else event.kind
+    return clean(f"{event.model} [{event.tier}]" if event.tier else event.model)
+
+
+def _details(outcome: Outcome) -> str:
+    if outcome.status == "skipped":
+        return outcome.reason or ""
+    facts = [seconds(outcome.seconds)]
+    if outcome.attempts:
+        used = totals(outcome.attempts)
+        facts.append("tokens unknown" if used.tokens is None else f"{used.tokens} tokens")
+        facts.append(money(used.cost))
+    if outcome.saved:
+        facts.append(f"saved {outcome.saved}")
+    return ", ".join(facts)
+
+
+def _trouble(outcome: Outcome) -> list[str]:
+    texts = [f"  warning: {warning}" for warning in outcome.warnings]
+    if outcome.error:
+        texts.append(f"  error: {outcome.error}")
+    if outcome.hint:
+        texts.append(f"  = help: {outcome.hint}")
+    return [clean(text) for text in texts]
+
+
+def _summary(record: RunRecord) -> list[str]:
+    used = record.totals
+    tokens = "tokens unknown" if used.tokens is None else f"{used.tokens} tokens"
+    texts = [f"run {record.id}: {record.status} in {seconds(record.seconds)}, {used.calls} calls, {tokens}, {money(used.cost)}"]
+    if record.error:
+        texts.append(f"  error: {record.error}")
+    if record.hint:
+        texts.append(f"  = help: {record.hint}")
+    for name, value in record.outputs.items():
+        text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+        texts.append(f"{name}: {text}" if "\n" not in text else f"{name}:\n{text}")
+    return [clean(text) for text in texts]

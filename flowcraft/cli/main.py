@@ -1,0 +1,111 @@
+"""The `flowcraft` command: the only reader of argv and the only writer of exit codes.
+
+Exit codes: 0 done, 1 failed, 2 wrong file or usage, 3 paused, 4 rejected, 130 interrupted, 70 a bug of ours.
+Commands import what they need when they run, so that `--help` stays fast.
+"""
+
+import os
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from flowcraft import __version__
+from flowcraft.core.errors import DocumentError, FlowcraftError
+from flowcraft.core.problems import did_you_mean
+
+BUG = 70
+INTERRUPTED = 130
+
+# name -> (place, what `--help` says); the modules are imported only when their command is used
+_COMMANDS = {
+    "run": ("flowcraft.cli.run:run", "Run a pipeline."),
+    "plan": ("flowcraft.cli.check:plan", "Show what would run: order, models and why."),
+    "validate": ("flowcraft.cli.check:validate", "Check pipelines and settings, without any call."),
+    "chat": ("flowcraft.cli.chat:chat", "Ask a model one question."),
+    "models": ("flowcraft.cli.models:models", "List the models that can be used; fetch the embedded one."),
+    "settings": ("flowcraft.cli.models:settings", "Show the settings in force and where each comes from."),
+    "schema": ("flowcraft.cli.check:schema", "Print the JSON Schema of pipelines or settings."),
+    "init": ("flowcraft.cli.init:init", "Write a commented settings.yaml and a first pipeline."),
+    "completion": ("flowcraft.cli.init:completion", "Print the shell completion script."),
+}
+
+
+class Commands(click.Group):
+    """A group that knows its commands by name and imports them on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], _COMMANDS) or ""
+            raise click.UsageError(f"no command '{args[0]}'. {hint}".strip(), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="flowcraft")
+def cli() -> None:
+    """Run pipelines of language-model stages written in YAML.
+
+    Simple stages go to a cheap model, hard ones to a strong model, by the rules in settings.yaml.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its code; a user's mistake never shows a traceback."""
+    code = run_command(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has left (`| head`): nothing to tell anybody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def run_command(argv: list[str]) -> int:
+    """Run one command line; returns its exit code."""
+    try:
+        result = cli.main(argv, prog_name="flowcraft", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except FlowcraftError as error:
+        show_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except Exception:
+        traceback.print_exc()
+        click.echo(f"flowcraft {__version__}: this is a bug in FlowCraft; please report it with the lines above", err=True)
+        return BUG
+    return result if isinstance(result, int) else 0
+
+
+def show_error(error: FlowcraftError) -> None:
+    """Print what happened and what to do next, to stderr."""
+    from flowcraft.cli.screen import clean
+
+    if isinstance(error, DocumentError):
+        click.echo(clean(error.message), err=True)
+    else:
+        click.echo(clean(f"error: {error}"), err=True)
+    if error.hint:
+        click.echo(clean(f"  = help: {error.hint}"), err=True)

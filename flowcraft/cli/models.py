@@ -1,0 +1,136 @@
+"""`models` and `settings`: what is set, what can be used, and the weights of the embedded model."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flowcraft.cli.options import json_option, settings_option
+
+if TYPE_CHECKING:
+    from flowcraft.core.values import ModelSettings
+
+QUALITY_NOTE = "note: answered by the embedded 135M-parameter model: it shows that everything works, not what a good model can do"
+
+
+@click.group(invoke_without_command=True)
+@settings_option
+@json_option
+@click.pass_context
+def models(context: click.Context, settings_path: Path | None, as_json: bool) -> None:
+    """List the models that can be used: name, provider, tier, context, price, and what is missing."""
+    if context.invoked_subcommand:
+        return
+    from flowcraft.cli.screen import table
+    from flowcraft.core.catalogue import known_models
+    from flowcraft.core.settings import SettingsManager
+
+    manager = SettingsManager(settings_path)
+    rows = [_row(model, manager.settings.llm) for model in known_models(manager.settings)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if manager.notice:
+        click.echo(manager.notice, err=True)
+    cells = [tuple("-" if value is None else str(value) for value in row.values()) for row in rows]
+    click.echo(table(cells, tuple(rows[0])))
+
+
+def _row(model: "ModelSettings", llm: object) -> dict[str, str | int | None]:
+    from flowcraft.core.values import LLMSettings
+
+    assert isinstance(llm, LLMSettings)
+    tiers = [tier for tier in ("cheap", "expensive") if model.name in getattr(llm, f"{tier}_models")]
+    prices = model.prices
+    return {
+        "name": model.name,
+        "provider": model.provider,
+        "model": model.model or None,
+        "tier": ", ".join(tiers) or None,
+        "context": model.context,
+        "usd per 1M tokens in/out": f"{prices.input}/{prices.output}" if prices else None,
+        "state": _state(model),
+    }
+
+
+def _state(model: "ModelSettings") -> str:
+    from flowcraft.core.errors import FlowcraftError
+    from flowcraft.llm.factory import LLMProviderFactory
+
+    if model.api_key_env and not os.environ.get(model.api_key_env):
+        return f"set ${model.api_key_env}"
+    try:
+        provider = LLMProviderFactory.create(model)
+    except FlowcraftError as error:
+        return error.message
+    missing = provider.missing()
+    return f"needs {missing}" if missing else "ready"
+
+
+@models.command()
+@click.argument("name", type=click.Choice(["embedded"]))
+def pull(name: str) -> None:
+    """Fetch the weights of the embedded model ahead of its first use."""
+    from flowcraft.llm import weights
+
+    found = weights.find() or _pull()
+    click.echo(f"{name}: {found}")
+
+
+def fetch_weights(used: Iterable["ModelSettings"]) -> None:
+    """Fetch the embedded model's weights, with a progress bar, if one of the models needs them."""
+    if not any(model.provider == "embedded" and not model.options.get("path") for model in used):
+        return
+    from flowcraft.llm import weights
+
+    if weights.find() is None:
+        _pull()
+
+
+def quality_note(providers: Iterable[str]) -> None:
+    """Say what to think of the answers if the embedded model gave any."""
+    if "embedded" in set(providers):
+        click.echo(QUALITY_NOTE, err=True)
+
+
+def _pull() -> Path:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    from flowcraft.llm import weights
+
+    console = Console(stderr=True)
+    console.print("fetching the embedded model (98 MB, once per user)")
+    if not sys.stderr.isatty():
+        return weights.pull()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("weights", total=None)
+        return weights.pull(lambda done, total: progress.update(task, completed=done, total=total))
+
+
+@click.group()
+def settings() -> None:
+    """Look at the settings."""
+
+
+@settings.command()
+@settings_option
+@json_option
+def show(settings_path: Path | None, as_json: bool) -> None:
+    """Print the settings in force, each with the place it comes from; secrets are never shown."""
+    from flowcraft.cli.screen import table
+    from flowcraft.core.settings import SettingsManager, describe
+
+    manager = SettingsManager(settings_path)
+    rows = describe(manager.settings)
+    if as_json:
+        click.echo(json.dumps([{"key": key, "value": value, "origin": origin} for key, value, origin in rows], indent=2))
+        return
+    if manager.notice:
+        click.echo(manager.notice, err=True)
+    click.echo(table([(key, str(value), origin) for key, value, origin in rows], ("setting", "value", "from")))

@@ -1,0 +1,63 @@
+"""Options that several commands share, and how their text becomes values."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowcraft.core.errors import UsageError
+
+settings_option = click.option(
+    "--settings",
+    "settings_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Settings file. Default: $FLOWCRAFT_SETTINGS, ./settings.yaml, ~/.flowcraft/settings.yaml.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
+model_option = click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="STAGE=NAME",
+    help="Use this model for a stage (cheap, expensive or a model's name). May be given again.",
+)
+pipeline_argument = click.argument("file", type=click.Path(path_type=Path))
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def pairs(values: Iterable[str], option: str) -> dict[str, str]:
+    """`name=value` texts as a dict; raises UsageError for a text without `=` or a name given twice."""
+    found: dict[str, str] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} {text!r} has no '='", hint=f"write {option} name=value")
+        if name in found:
+            raise UsageError(f"{option} {name} is given twice")
+        found[name] = value
+    return found
+
+
+def inputs(values: Iterable[str]) -> dict[str, str]:
+    """The `-i name=value` options; `name=@file` takes the text of a file, `name=@@x` means "@x"."""
+    return {name: _from_file(name, value) for name, value in pairs(values, "-i").items()}
+
+
+def _from_file(name: str, value: str) -> str:
+    if not value.startswith("@"):
+        return value
+    if value.startswith("@@"):
+        return value[1:]
+    path = Path(value[1:])
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"input '{name}': {path} is not UTF-8 text", hint="convert it to UTF-8") from None
+    except OSError as error:
+        raise UsageError(
+            f"input '{name}': cannot read {path}: {error.strerror}",
+            hint=f"for a value that starts with '@' write -i {name}=@@...",
+        ) from None
