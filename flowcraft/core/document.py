@@ -1,0 +1,231 @@
+"""A YAML file or text -> plain data that knows where each key and value stands.
+
+Strict YAML: the core scalars of YAML 1.2, no duplicate keys, no tags but the core ones, one document,
+capped in size, depth and number of values (aliases counted as expanded). Codes of the problems:
+
+FC001  not the YAML that was meant        FC006  a key stands twice
+FC002  too large or too deep              FC007  a tag such as !x
+FC005  the file cannot be read, is empty  FC008  a key that is not text
+       or is not UTF-8 text               FC009  a number that cannot be used
+"""
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from flowcraft.core import nodes
+from flowcraft.core.errors import DocumentError
+from flowcraft.core.problems import Problem, nearest, ordered
+from flowcraft.core.syntax import Finding
+
+MAX_BYTES = 1 << 20
+
+Path_ = Sequence[str | int]
+
+_LINE_END = re.compile(r"\r\n?|\n")
+# What YAML cannot hold (YAML 1.2.2, section 5.1), lone surrogates included.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Document:
+    """A text as `data` (dict, list, str, int, float, bool, None), and the places of its parts.
+
+    `file` is its name as messages show it. Data that an alias repeats is one shared object.
+    """
+
+    def __init__(self, file: str, text: str, tree: nodes.Tree) -> None:
+        self.file = file
+        self.text = text
+        self.data: Any = tree.data
+        self._root = tree.root
+        self._spans = tree.spans
+        self._starts: list[int] | None = None
+
+    def position(self, path: Path_, *, at: str = "value") -> tuple[int, int]:
+        """Line and column, both from 1, of the value at `path`, or of its key with `at="key"`."""
+        return self._line_and_column(self._span(path, at)[0])
+
+    def problem(  # noqa: PLR0913 - a place, a message and how to mark it
+        self,
+        path: Path_,
+        message: str,
+        *,
+        code: str,
+        hint: str | None = None,
+        at: str = "value",
+        snippet: str | None = None,
+        occurrence: int = 0,
+        severity: str = "error",
+    ) -> Problem:
+        """The problem at `path`; where nothing stands there, at the nearest part around it.
+
+        With `snippet` the mark goes under that text inside the value, its `occurrence`-th from 0,
+        however the value is quoted or folded; under the start of the value if it is not found.
+        """
+        start, end = self._span(path, at)
+        if snippet:
+            start, end = self._inside(start, end, snippet, occurrence)
+        return self._problem(Finding(start, end, message, code, hint), severity)
+
+    def _span(self, path: Path_, at: str) -> tuple[int, int]:
+        span, value = self._root, self.data
+        for part in path:
+            inner = self._spans.get(id(value), {}).get(part) if isinstance(value, (dict, list)) else None
+            if inner is None:
+                break
+            span, value = inner, value[part]
+        return span[:2] if at == "key" else span[2:]
+
+    def _inside(self, start: int, end: int, snippet: str, occurrence: int) -> tuple[int, int]:
+        found = re.compile(_as_written(snippet)).finditer(self.text, start, end)
+        match = next(islice(found, occurrence, None), None)
+        return match.span() if match else (start, end)
+
+    def _problem(self, finding: Finding, severity: str = "error") -> Problem:
+        line, column = self._line_and_column(finding.start)
+        source = self._line(line)
+        # A mark stays in its line and does not run on under blanks.
+        room = len(source.rstrip()) - column + 1
+        return Problem(
+            file=self.file,
+            line=line,
+            column=column,
+            code=finding.code,
+            message=finding.message,
+            hint=finding.hint,
+            source=source,
+            width=max(1, min(finding.end - finding.start, room)),
+            severity=severity,
+        )
+
+    @property
+    def _line_starts(self) -> list[int]:
+        if self._starts is None:
+            self._starts = [0, *(match.end() for match in _LINE_END.finditer(self.text))]
+        return self._starts
+
+    def _line_and_column(self, offset: int) -> tuple[int, int]:
+        line = bisect_right(self._line_starts, offset)
+        return line, offset - self._line_starts[line - 1] + 1
+
+    def _line(self, number: int) -> str:
+        starts = [*self._line_starts[number - 1 : number + 1], len(self.text)]
+        # One character for one, so that columns stay; a terminal must not obey the file.
+        return _UNPRINTABLE.sub("\ufffd", self.text[starts[0] : starts[1]].rstrip("\r\n"))
+
+
+def load(path: Path, *, error: type[DocumentError] = DocumentError, blank: Any = None) -> Document:
+    """Read and parse the file; raises `error` with all its problems.
+
+    `blank` is what a file without any content stands for; without it, such a file is a problem.
+    """
+    file = shown(path)
+    try:
+        content = _content(path)
+    except (OSError, ValueError) as cause:
+        message, hint = _unreadable(path, cause)
+        raise error([Problem(file=file, code="FC005", message=message, hint=hint)]) from cause
+    if len(content) > MAX_BYTES:
+        message = f"the file is larger than {MAX_BYTES >> 20} MiB"
+        raise error([Problem(file=file, code="FC002", message=message)])
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as cause:
+        raise error([_undecodable(file, content, cause)]) from cause
+    return parse(text, file, error=error, blank=blank)
+
+
+def parse(
+    text: str,
+    file: str,
+    *,
+    error: type[DocumentError] = DocumentError,
+    blank: Any = None,
+    parser: Any = nodes.FastestParser,
+) -> Document:
+    """The document that `text` is; `file` is the name to show. Raises `error` with all its problems."""
+    text = text.removeprefix("\ufeff")
+    strange = _UNPRINTABLE.search(text)
+    if len(text) > MAX_BYTES:
+        tree = _refused(f"the text is larger than {MAX_BYTES >> 20} MiB", code="FC002")
+    elif strange:
+        message = f"the character U+{ord(strange.group()):04X} cannot stand in YAML"
+        hint = 'remove it, or write it as an escape in double quotes, such as "\\x1b"'
+        tree = _refused(message, strange.start(), code="FC005", hint=hint)
+    else:
+        tree = nodes.read(text, parser)
+        if tree.data is None and tree.root[0] == tree.root[1] and not tree.findings:
+            tree.data = blank
+            tree.findings = [] if blank is not None else [Finding(0, 0, "the file is empty", "FC005")]
+    document = Document(file, text, tree)
+    if tree.findings:
+        raise error(ordered(document._problem(finding) for finding in tree.findings))  # noqa: SLF001
+    return document
+
+
+def shown(path: Path) -> str:
+    """The path as messages show it: relative to the working directory where it is below it."""
+    with contextlib.suppress(ValueError, OSError):
+        path = path.absolute().relative_to(Path.cwd())
+    # Names on disk may hold bytes that are no text, and control characters.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+
+
+def _content(path: Path) -> bytes:
+    # Not blocking: opening a FIFO would wait for its writer.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError("this is a folder" if stat.S_ISDIR(mode) else "this is not a regular file")
+        return file.read(MAX_BYTES + 1)
+
+
+def _unreadable(path: Path, cause: Exception) -> tuple[str, str | None]:
+    """What went wrong when the file was opened, and a hint."""
+    if isinstance(cause, FileNotFoundError):
+        close = nearest(path.name, _neighbours(path.parent))
+        return f"no file {shown(path)}", f"did you mean {shown(path.parent / close)}?" if close else None
+    if isinstance(cause, PermissionError):
+        return "you are not allowed to read this file", f"chmod u+r {shown(path)}"
+    if isinstance(cause, OSError):
+        if cause.errno == errno.EISDIR:
+            return "this is a folder", "name a file"
+        return f"the file cannot be read: {cause.strerror or cause}", None
+    return str(cause), "name a file of YAML text"
+
+
+def _neighbours(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in islice(entries, 1000)]
+    except (OSError, ValueError):
+        return []
+
+
+def _undecodable(file: str, content: bytes, cause: UnicodeDecodeError) -> Problem:
+    before = content[: cause.start]
+    line = before.count(b"\n") + 1
+    column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    message = "the file is UTF-16, not UTF-8" if wide else f"the byte 0x{content[cause.start]:02x} is not UTF-8 text"
+    return Problem(file=file, line=line, column=column, code="FC005", message=message, hint="save the file as UTF-8")
+
+
+def _refused(message: str, place: int = 0, *, code: str, hint: str | None = None) -> nodes.Tree:
+    return nodes.Tree(findings=[Finding(place, place + 1, message, code, hint)])
+
+
+def _as_written(snippet: str) -> str:
+    """A pattern for the ways in which a scalar's source may write `snippet`: folded, or with escapes."""
+    ways = {"'": "''?", '"': r'\\?"', "\\": r"\\{1,2}"}
+    words = ("".join(ways.get(c, re.escape(c)) for c in word) for word in snippet.split())
+    return r"(?:\s|\\[nt])+".join(words)
