@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +57,10 @@ class ModelSettings:
     api_key_env: str | None = None
     context: int | None = None
     max_tokens: int | None = None
-    params: Mapping[str, Any] = NOTHING
+    params: Mapping[str, Any] = field(default_factory=dict)
     prices: Prices | None = None
     timeouts: Timeouts = Timeouts()
-    options: Mapping[str, Any] = NOTHING
+    options: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin = Origin()
 
 
@@ -74,10 +72,10 @@ class LLMSettings:
     expensive_models: tuple[str, ...]
     expensive_stages: tuple[str, ...]
     qwen_oauth_path: Path
-    models: Mapping[str, ModelSettings] = NOTHING
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
     retries: int = 2
-    budget: Mapping[str, Any] = NOTHING
+    budget: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cheap_model(self) -> str:

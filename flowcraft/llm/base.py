@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from flowcraft.core.errors import IncompleteStream, UsageError
 from flowcraft.core.scope import Scope
-from flowcraft.core.values import NOTHING, ModelSettings
+from flowcraft.core.values import ModelSettings
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -87,7 +87,7 @@ class ChatRequest:
     """
 
     messages: tuple[LLMMessage, ...]
-    params: Mapping[str, Any] = NOTHING
+    params: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = False
     scope: Scope = field(default_factory=Scope)
 

@@ -4,11 +4,10 @@ Everything here is frozen; a template or expression knows its text and its place
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from flowcraft.core.values import NOTHING
 from flowcraft.pipeline.expr import Expression, Script, Template
 
 
@@ -41,7 +40,7 @@ class Prompt:
     text: Template
     system: Template | None = None
     model: Template | None = None
-    params: Mapping[str, Any] = NOTHING
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ class Command:
 
     script: Script | None = None
     argv: tuple[Template, ...] = ()
-    env: Mapping[str, Template] = NOTHING
+    env: Mapping[str, Template] = field(default_factory=dict)
     cwd: Template | None = None
 
 
@@ -80,7 +79,7 @@ class Pipeline:
     file: Path
     stages: tuple[Stage, ...]
     inputs: tuple[Input, ...] = ()
-    outputs: Mapping[str, Template] = NOTHING
+    outputs: Mapping[str, Template] = field(default_factory=dict)
     description: str = ""
 
     @property
