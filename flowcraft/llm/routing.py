@@ -4,7 +4,7 @@
 No clock, no network, no guessing from the text of a prompt.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +13,7 @@ from flowcraft.core.catalogue import known_names, resolve
 from flowcraft.core.errors import SettingsError, UsageError
 from flowcraft.core.problems import Problem, did_you_mean
 from flowcraft.core.values import ModelSettings, Origin, Settings
+from flowcraft.llm.factory import ProviderNames
 
 CHEAP, EXPENSIVE = "cheap", "expensive"
 
@@ -121,3 +122,22 @@ def _known(settings: Settings, providers: Collection[str], name: str, place: Ori
         file=place.file, line=place.line, column=place.column, code="FC129", message=f"unknown model '{name}'", hint=hint
     )
     raise SettingsError([problem])
+
+
+class KnownModels(Collection[str]):
+    """Every name that a stage's `model:` may have under these settings, the tiers among them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._providers = ProviderNames()
+
+    def __contains__(self, name: object) -> bool:
+        if name in (CHEAP, EXPENSIVE):
+            return True
+        return isinstance(name, str) and resolve(name, self._settings, self._providers) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((CHEAP, EXPENSIVE, *known_names(self._settings, self._providers)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
