@@ -33,6 +33,7 @@ from flowcraft.core.program import (
 from flowcraft.core.scope import Scope
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+LINE_COST_BYTES = 64  # what a waiting line takes in memory besides its own bytes
 MAX_WAITING_BYTES = 64 * 1024 * 1024  # of lines that nobody has read; beyond it the child has to wait
 
 
@@ -166,8 +167,10 @@ class Child:
         self.stop()
 
     def _take(self) -> bytes:
-        line = self._lines.popleft() if self._lines else b""
-        self._waiting_bytes -= len(line)
+        if not self._lines:
+            return b""
+        line = self._lines.popleft()
+        self._waiting_bytes -= len(line) + LINE_COST_BYTES
         self._changed.notify_all()
         if len(line) > self._max_line_bytes:
             raise self.error(f"wrote a line of more than {self._max_line_bytes} bytes")
@@ -203,7 +206,7 @@ class Child:
                         key.data(chunk)
         with self._changed:
             if self._partial:
-                self._lines.append(bytes(self._partial))
+                self._enqueue()
             self._ended = True
             self._changed.notify_all()
 
@@ -218,11 +221,14 @@ class Child:
             *whole, rest = chunk.split(b"\n")
             for part in whole:
                 self._keep(part + b"\n")
-                self._lines.append(bytes(self._partial))
-                self._waiting_bytes += len(self._partial)
-                self._partial.clear()
+                self._enqueue()
             self._keep(rest)
             self._changed.notify_all()
+
+    def _enqueue(self) -> None:
+        self._lines.append(bytes(self._partial))
+        self._waiting_bytes += len(self._partial) + LINE_COST_BYTES
+        self._partial.clear()
 
     def _keep(self, part: bytes) -> None:
         # One byte more than allowed is kept, which is how `_take` knows; the rest of such a line is dropped.
