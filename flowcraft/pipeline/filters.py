@@ -1,0 +1,368 @@
+"""The filters and tests of the expression language: all there are, written for plain data.
+
+Each takes the work counter first and the value second. None is lazy, none calls a method of a value
+that is not plain data, and what could grow is measured before it is made.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import cmp_to_key
+from typing import Any
+
+from jinja2 import Undefined
+
+from flowcraft.pipeline.work import (
+    ITEM,
+    Missing,
+    Refused,
+    Work,
+    as_json,
+    items,
+    kind_of,
+    number,
+    text,
+    text_of,
+    whole,
+)
+
+Function = Callable[..., Any]
+
+_NOTHING = object()
+_MAX_WIDTH = 1000
+
+
+def field_of(value: Any, name: Any) -> Any:
+    """What a map has under a name or a list at a number; nothing else has parts."""
+    if isinstance(value, Undefined):
+        return value
+    if isinstance(value, Mapping):
+        if isinstance(name, (str, int)) and name in value:
+            return value[name]
+        known = ", ".join(str(key) for key in list(value)[:12])
+        return Missing(f"there is no '{name}' here" + (f"; there is: {known}" if known else ", it is empty"))
+    if isinstance(value, (list, tuple)) and isinstance(name, int) and not isinstance(name, bool):
+        if -len(value) <= name < len(value):
+            return value[name]
+        return Missing(f"the list has {len(value)} items, there is no item {name}")
+    return Missing(f"{kind_of(value)} has no '{name}'")
+
+
+def _default(work: Work, value: Any, other: Any = "", falsy: Any = False) -> Any:
+    return other if value is None or isinstance(value, Undefined) or (falsy is True and not value) else value
+
+
+def _length(work: Work, value: Any) -> int:
+    return len(value) if isinstance(value, str) else len(items(value, "length"))
+
+
+def _join(work: Work, value: Any, between: str = "", attribute: Any = None) -> str:
+    parts = [text_of(part) for part in _picked(work, items(value, "join"), attribute)]
+    work.room(sum(map(len, parts)) + len(text(between, "join")) * max(0, len(parts) - 1))
+    return between.join(parts)
+
+
+def _tojson(work: Work, value: Any, indent: Any = None) -> str:
+    if isinstance(value, Undefined):
+        text_of(value)
+    made = as_json(value, None if indent is None else whole(indent, "the indent of tojson", 8))
+    work.room(4 * len(made) // 4)
+    work.charge(3 * len(made))
+    return made
+
+
+def _fromjson(work: Work, value: Any) -> Any:
+    work.charge(ITEM * len(text(value, "fromjson")))
+    try:
+        return json.loads(value, parse_constant=_no_constant, parse_int=_json_int)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"this text is not JSON: {error}", "ask for JSON: output: json, or a schema") from error
+
+
+def _lower(work: Work, value: Any) -> str:
+    return text(value, "lower").lower()
+
+
+def _upper(work: Work, value: Any) -> str:
+    return text(value, "upper").upper()
+
+
+def _trim(work: Work, value: Any, characters: Any = None) -> str:
+    return text(value, "trim").strip(None if characters is None else text(characters, "trim"))
+
+
+def _replace(work: Work, value: Any, old: Any, new: Any) -> str:
+    before, gone, there = text(value, "replace"), text(old, "replace"), text(new, "replace")
+    work.charge(len(before))
+    if not gone:
+        raise Refused("replace needs a text to look for, not an empty one")
+    work.room(len(before) + max(0, before.count(gone) * (len(there) - len(gone))))
+    return before.replace(gone, there)
+
+
+def _first(work: Work, value: Any) -> Any:
+    return field_of(items(value, "first"), 0)
+
+
+def _last(work: Work, value: Any) -> Any:
+    return field_of(items(value, "last"), -1)
+
+
+def _sort(work: Work, value: Any, reverse: Any = False, attribute: Any = None) -> list[Any]:
+    found = items(value, "sort")
+    work.charge(ITEM * len(found) * max(1, len(found).bit_length()))
+    keys = _picked(work, found, attribute)
+    order = sorted(range(len(found)), key=lambda at: _ORDER(keys[at]), reverse=reverse is True)
+    return [found[at] for at in order]
+
+
+def _unique(work: Work, value: Any, attribute: Any = None) -> list[Any]:
+    found = items(value, "unique")
+    seen: dict[str, Any] = {}
+    for item, key in zip(found, _picked(work, found, attribute), strict=True):
+        made = as_json(key)
+        work.charge(4 * len(made))
+        seen.setdefault(made, item)
+    return list(seen.values())
+
+
+def _map(work: Work, value: Any, name: Any = None, *args: Any, attribute: Any = None, **more: Any) -> list[Any]:
+    if attribute is not None:
+        return _picked(work, items(value, "map"), attribute, more.get("default"))
+    chosen = FILTERS.get(name) if isinstance(name, str) else None
+    if chosen is None:
+        raise Refused(f"map needs a filter, not '{name}'", "map('trim'), or map(attribute='title')")
+    return [measured(chosen, work, item, *args, **more) for item in items(value, "map")]
+
+
+def _select(work: Work, value: Any, test: Any = None, *args: Any) -> list[Any]:
+    return [item for item in items(value, "select") if _passes(work, item, test, args)]
+
+
+def _reject(work: Work, value: Any, test: Any = None, *args: Any) -> list[Any]:
+    return [item for item in items(value, "reject") if not _passes(work, item, test, args)]
+
+
+def _selectattr(work: Work, value: Any, name: Any, test: Any = None, *args: Any) -> list[Any]:
+    return [item for item in items(value, "selectattr") if _passes(work, _part(item, name), test, args)]
+
+
+def _rejectattr(work: Work, value: Any, name: Any, test: Any = None, *args: Any) -> list[Any]:
+    return [item for item in items(value, "rejectattr") if not _passes(work, _part(item, name), test, args)]
+
+
+def _sum(work: Work, value: Any, attribute: Any = None, start: Any = 0) -> int | float:
+    return number(number(start) + sum(number(part) for part in _picked(work, items(value, "sum"), attribute)))
+
+
+def _min(work: Work, value: Any, attribute: Any = None) -> Any:
+    return _first(work, _sort(work, value, attribute=attribute))
+
+
+def _max(work: Work, value: Any, attribute: Any = None) -> Any:
+    return _last(work, _sort(work, value, attribute=attribute))
+
+
+def _round(work: Work, value: Any, digits: Any = 0) -> int | float:
+    digits = whole(digits, "round", 15)
+    return round(number(value), digits) if digits else round(number(value))
+
+
+def _int(work: Work, value: Any, default: Any = _NOTHING) -> Any:
+    found = _parsed(value)
+    return _otherwise("int", value, default) if found is None else int(found)
+
+
+def _float(work: Work, value: Any, default: Any = _NOTHING) -> Any:
+    found = _parsed(value)
+    return _otherwise("float", value, default) if found is None else float(found)
+
+
+def _string(work: Work, value: Any) -> str:
+    return text_of(value)
+
+
+def _list(work: Work, value: Any) -> list[Any]:
+    return items(value, "list")
+
+
+def _indent(work: Work, value: Any, width: Any = 4, first: Any = False) -> str:
+    blanks = " " * whole(width, "indent", _MAX_WIDTH)
+    lines = text(value, "indent").split("\n")
+    work.room(len(value) + len(blanks) * len(lines))
+    moved = [blanks + line if line and (first is True or at) else line for at, line in enumerate(lines)]
+    return "\n".join(moved)
+
+
+def _truncate(work: Work, value: Any, length: Any = 255, end: Any = "...") -> str:
+    most = whole(length, "truncate", 1 << 20)
+    end = text(end, "truncate")
+    return value if len(text(value, "truncate")) <= most else value[: max(0, most - len(end))] + end
+
+
+def _wordcount(work: Work, value: Any) -> int:
+    work.charge(4 * len(text(value, "wordcount")))
+    return len(value.split())
+
+
+def _lines(work: Work, value: Any) -> list[str]:
+    work.charge(ITEM * text(value, "lines").count("\n"))
+    return [line.removesuffix("\r") for line in value.removesuffix("\n").split("\n")] if value else []
+
+
+def _picked(work: Work, values: list[Any], attribute: Any, default: Any = None) -> list[Any]:
+    work.charge(ITEM * len(values))
+    if attribute is None:
+        return values
+    found = [_part(value, attribute) for value in values]
+    return [_default(work, part, default) for part in found] if default is not None else found
+
+
+def _part(value: Any, path: Any) -> Any:
+    if isinstance(path, int):
+        return field_of(value, path)
+    for name in text(path, "an attribute").split("."):
+        value = field_of(value, int(name) if name.isdecimal() and len(name) < 10 else name)
+    return value
+
+
+def _passes(work: Work, value: Any, test: Any, args: tuple[Any, ...]) -> bool:
+    work.charge(ITEM)
+    if test is None:
+        if isinstance(value, Undefined):
+            return False
+        return bool(value)
+    chosen = TESTS.get(test) if isinstance(test, str) else None
+    if chosen is None:
+        raise Refused(f"there is no test '{test}'", f"known: {', '.join(sorted(TESTS))}")
+    work.weigh(value)
+    return bool(chosen(work, value, *args))
+
+
+def _parsed(value: Any) -> int | float | None:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, (int, float)):
+        return number(value)
+    if isinstance(value, str) and len(value) <= 40:
+        for make in (int, float):
+            try:
+                return number(make(value))
+            except (ValueError, Refused):
+                continue
+    return None
+
+
+def _otherwise(name: str, value: Any, default: Any) -> Any:
+    if default is _NOTHING:
+        shown = f"'{value[:40]}'" if isinstance(value, str) else kind_of(value)
+        raise Refused(f"{shown} is not a number", f"give a fallback: x | {name}(0)")
+    return default
+
+
+def _json_int(digits: str) -> int | float:
+    # int() of thousands of digits is slow, or refused by Python itself.
+    return number(int(digits) if len(digits) <= 20 else math.inf)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _compared(left: Any, right: Any) -> int:
+    kinds: tuple[Any, ...] = (str, (int, float), (list, tuple))
+    for kind in kinds:
+        if isinstance(left, kind) and isinstance(right, kind):
+            return int(left > right) - int(left < right)
+    raise Refused(f"{kind_of(left)} and {kind_of(right)} have no order", "sort values of one kind")
+
+
+_ORDER = cmp_to_key(_compared)
+
+
+def _in(work: Work, value: Any, other: Any) -> bool:
+    work.weigh(other)
+    if isinstance(other, str):
+        return text(value, "in") in other
+    return value in items(other, "in") if not isinstance(value, Undefined) else False
+
+
+def measured(function: Function, work: Work, value: Any, *args: Any, **more: Any) -> Any:
+    """Apply a filter, with what it takes and makes charged."""
+    work.charge(_size(value))
+    try:
+        made = function(work, value, *args, **more)
+    except TypeError as error:
+        raise Refused(f"this filter is used in a wrong way: {_signature(error)}") from error
+    if isinstance(made, str):
+        work.room(len(made))
+    work.charge(_size(made))
+    return made
+
+
+def _signature(error: TypeError) -> str:
+    return str(error).partition("() ")[2] or "its values do not fit"
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    return ITEM * len(value) if isinstance(value, (list, tuple, Mapping)) else 1
+
+
+FILTERS: dict[str, Function] = {
+    "default": _default,
+    "length": _length,
+    "join": _join,
+    "tojson": _tojson,
+    "fromjson": _fromjson,
+    "lower": _lower,
+    "upper": _upper,
+    "trim": _trim,
+    "replace": _replace,
+    "first": _first,
+    "last": _last,
+    "sort": _sort,
+    "unique": _unique,
+    "map": _map,
+    "select": _select,
+    "reject": _reject,
+    "selectattr": _selectattr,
+    "rejectattr": _rejectattr,
+    "sum": _sum,
+    "min": _min,
+    "max": _max,
+    "round": _round,
+    "int": _int,
+    "float": _float,
+    "string": _string,
+    "list": _list,
+    "indent": _indent,
+    "truncate": _truncate,
+    "wordcount": _wordcount,
+    "lines": _lines,
+}
+
+TESTS: dict[str, Function] = {
+    "defined": lambda work, value: not isinstance(value, Undefined),
+    "undefined": lambda work, value: isinstance(value, Undefined),
+    "none": lambda work, value: value is None,
+    "true": lambda work, value: value is True,
+    "false": lambda work, value: value is False,
+    "boolean": lambda work, value: isinstance(value, bool),
+    "string": lambda work, value: isinstance(value, str),
+    "number": lambda work, value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "integer": lambda work, value: isinstance(value, int) and not isinstance(value, bool),
+    "mapping": lambda work, value: isinstance(value, Mapping),
+    "sequence": lambda work, value: isinstance(value, (list, tuple)),
+    "even": lambda work, value: number(value) % 2 == 0,
+    "odd": lambda work, value: number(value) % 2 == 1,
+    "divisibleby": lambda work, value, by: number(value) % (number(by) or 1) == 0,
+    "in": _in,
+    "eq": lambda work, value, other: bool(value == other),
+    "ne": lambda work, value, other: bool(value != other),
+    "lt": lambda work, value, other: _compared(value, other) < 0,
+    "le": lambda work, value, other: _compared(value, other) <= 0,
+    "gt": lambda work, value, other: _compared(value, other) > 0,
+    "ge": lambda work, value, other: _compared(value, other) >= 0,
+}
