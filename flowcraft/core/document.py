@@ -16,6 +16,7 @@ import re
 import stat
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -63,16 +64,19 @@ class Document:
         snippet: str | None = None,
         occurrence: int = 0,
         severity: str = "error",
+        quiet: bool = False,
     ) -> Problem:
         """The problem at `path`; where nothing stands there, at the nearest part around it.
 
         With `snippet` the mark goes under that text inside the value, its `occurrence`-th from 0,
         however the value is quoted or folded; under the start of the value if it is not found.
+        A `quiet` problem does not quote its line, which may hold a secret.
         """
         start, end = self._span(path, at)
         if snippet:
             start, end = self._inside(start, end, snippet, occurrence)
-        return self._problem(Finding(start, end, message, code, hint), severity)
+        problem = self._problem(Finding(start, end, message, code, hint), severity)
+        return replace(problem, source=None) if quiet else problem
 
     def _span(self, path: Path_, at: str) -> tuple[int, int]:
         span, value = self._root, self.data

@@ -30,7 +30,7 @@ _MERGE = "<<"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class PurePythonParser(Reader, Scanner, Parser):  # type: ignore[misc]  # PyYAML's stubs type none of the three
+class PurePythonParser(Reader, Scanner, Parser):
     """PyYAML's own parser, for where it was built without libyaml."""
 
     def __init__(self, text: str) -> None:
@@ -41,7 +41,7 @@ class PurePythonParser(Reader, Scanner, Parser):  # type: ignore[misc]  # PyYAML
 
 FastestParser: Any = PurePythonParser
 if yaml.__with_libyaml__:
-    from yaml.cyaml import CParser
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]  # the stubs leave it out
 
     FastestParser = CParser
 

@@ -31,9 +31,14 @@ class Finding:
 
 
 def cited(text: str) -> str:
-    """The text in quotes for a message: on one line, without control characters, not too long."""
+    """The text in quotes, for a message."""
+    return f"'{clean(text)}'"
+
+
+def clean(text: str) -> str:
+    """The text on one line, without control characters and not too long."""
     text = text if len(text) <= 60 else f"{text[:57]}..."
-    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + "'"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def explain(text: str, error: Any) -> Finding:

@@ -1,0 +1,321 @@
+"""Data held against JSON Schema (draft 2020-12), and what is wrong in words for people and models.
+
+The only user of jsonschema. Never fetches anything. A schema of ours may say more in `x-flowcraft`:
+
+code, say, hint   for any mistake in this value: its code, what is wanted ("a duration such as 5m"), the help
+secret            true: a wrong value is never repeated, nor its line
+required          key -> {code, say, hint} for when it is missing
+foreign           unknown key -> the key that FlowCraft has for it, or a whole sentence
+elsewhere         unknown key -> where it may stand; then the code is FC107
+later             unknown keys that a coming version will have
+"""
+
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.validators import extend
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from flowcraft.core.document import Document
+from flowcraft.core.keywords import misused
+from flowcraft.core.pattern import TooHard, compiled
+from flowcraft.core.problems import Problem, did_you_mean
+from flowcraft.core.syntax import cited, clean
+from flowcraft.core.wording import Words, missing_key
+
+MAX_SCHEMA_BYTES = 64 * 1024
+MAX_SCHEMA_DEPTH = 50
+MAX_ANSWERS = 20
+# Keywords looked at for one value of a user's schema: about a second, where `$ref` or `anyOf` multiply.
+MAX_WORK = 100_000
+_MAX_PARTS = 1_000_000
+# The bits of a number with 4,300 digits, more than which Python does not turn into text.
+_MAX_BITS = 14_284
+
+_ANNOTATION = "x-flowcraft"
+_SECRET = re.compile(r"(?i)key|token|secret|passw|credential|auth")
+_ENDLESS = "the value is nested too deeply, or the schema refers to itself without end"
+_TOO_HARD = "the value is too large to be checked against this schema"
+
+_work = threading.local()
+
+
+def check(
+    document: Document,
+    path: Sequence[str | int],
+    schema: Mapping[str, Any],
+    *,
+    root_schema: Mapping[str, Any] | None = None,
+    where: str = "",
+) -> list[Problem]:
+    """All problems of the value at `path`; `$ref`s are looked up in `root_schema` (default: `schema`).
+
+    `where` names the value in messages: "unknown key 'promt' in stage 'plan'".
+    """
+    value: Any = document.data
+    for part in path:
+        value = value[part]
+    report = _Report(document, path, where)
+    try:
+        for error in _validator(_Trusted, schema, root_schema or schema).iter_errors(value):
+            report.add(error)
+    except RecursionError:
+        report.problems.append(document.problem(path, "this is nested too deeply", code="FC002"))
+    return report.problems
+
+
+def check_value(value: Any, schema: Mapping[str, Any]) -> list[str]:
+    """What is wrong with an answer or an input, in sentences with the path of the part; [] if nothing is.
+
+    Does not raise and does not hang, whatever the value and the (checked) schema are.
+    """
+    _work.left = MAX_WORK
+    words = Words(json=True)
+    try:
+        strange = _not_json(value)
+        if strange:
+            return [strange]
+        found = islice(_validator(_Untrusted, schema, schema).iter_errors(value), MAX_ANSWERS)
+        errors = [best_match([error]) or error for error in found]
+        sentences = [sentence for error in errors for sentence in words.sentences(error, _json_path(error))]
+    except RecursionError:
+        return [_ENDLESS]
+    except TooHard:
+        return [_TOO_HARD]
+    except Unresolvable as error:
+        return [f"the schema refers to {cited(error.ref)}, which is not in it"]
+    return [sentence if len(sentence) <= 500 else f"{sentence[:497]}..." for sentence in sentences[:MAX_ANSWERS]]
+
+
+def check_schema(schema: Any) -> list[str]:
+    """What is wrong with a schema that a user wrote, in sentences; [] if it can be used with `check_value`."""
+    try:
+        if _depth(schema) > MAX_SCHEMA_DEPTH:
+            return [f"the schema is nested deeper than {MAX_SCHEMA_DEPTH} levels"]
+        if len(json.dumps(schema, allow_nan=False)) > MAX_SCHEMA_BYTES:
+            return [f"the schema is larger than {MAX_SCHEMA_BYTES // 1024} KiB"]
+    except (TypeError, ValueError) as error:
+        return [f"the schema is not JSON: {error}"]
+    if not isinstance(schema, dict):
+        return ["a schema is a map"]
+    found = list(islice(misused(schema, _meta_errors), MAX_ANSWERS))
+    # A schema without end, or with 2^30 alternatives, shows it with any value of the right type.
+    return found or next((told for sample in _SAMPLES if (told := _troubles(sample, schema))), [])
+
+
+_SAMPLES: tuple[Any, ...] = (None, "", 0, True, [], {})
+
+
+def _troubles(sample: Any, schema: dict[str, Any]) -> list[str]:
+    troubles = {
+        _TOO_HARD: "the schema multiplies its alternatives beyond what can be checked",
+        _ENDLESS: "the schema refers to itself without end",
+    }
+    return [troubles[told] for told in check_value(sample, schema) if told in troubles]
+
+
+def _meta_errors(schema: dict[str, Any]) -> Iterator[Any]:
+    for error in islice(_META.iter_errors(schema), MAX_ANSWERS):
+        yield best_match([error]) or error
+
+
+class _Report:
+    """Collects problems of one value in a document."""
+
+    def __init__(self, document: Document, path: Sequence[str | int], where: str) -> None:
+        self.problems: list[Problem] = []
+        self._document = document
+        self._path = path
+        self._where = where
+        self._words = Words()
+
+    def add(self, error: ValidationError) -> None:
+        # Of alternatives, which our own schemas do not use, the nearest miss is told.
+        error = best_match([error]) or error
+        note = _note(error)
+        place = [*self._path, *error.absolute_path]
+        value: Any = error.instance
+        if error.validator == "additionalProperties":
+            schema: Any = error.schema
+            for key in _unknown_keys(value, schema):
+                self._unknown(key, [*place, key], schema, note)
+        elif error.validator == "required":
+            self._missing(error, place, note)
+        else:
+            self._wrong(error, place, note)
+
+    def _unknown(self, key: str, place: list[str | int], schema: Mapping[str, Any], note: Mapping[str, Any]) -> None:
+        inside = self._inside(place[:-1])
+        code, message = "FC101", f"unknown key {cited(key)}{inside and f' in {inside}'}"
+        if key in note.get("elsewhere", {}):
+            code, message = "FC107", f"{cited(key)} cannot be used{inside and f' in {inside}'}"
+            hint: str | None = note["elsewhere"][key]
+        elif key in note.get("foreign", {}):
+            ours = note["foreign"][key]
+            hint = ours if " " in ours else f"in FlowCraft this is '{ours}'."
+        elif key in note.get("later", ()):
+            hint = "this version of FlowCraft does not have it yet"
+        else:
+            hint = did_you_mean(key, schema.get("properties", ()))
+        # The value of a key that looks like a secret stays out of the terminal and of CI logs.
+        self._tell(place, message, code, hint, at="key", quiet=bool(_SECRET.search(key)))
+
+    def _missing(self, error: ValidationError, place: list[str | int], note: Mapping[str, Any]) -> None:
+        missing = missing_key(error)
+        own = note.get("required", {}).get(missing, {})
+        inside = self._inside(place)
+        message = own.get("say", f"{cited(missing)} is missing{inside and f' in {inside}'}")
+        self._tell(place, message, own.get("code", "FC100"), own.get("hint"))
+
+    def _wrong(self, error: ValidationError, place: list[str | int], note: Mapping[str, Any]) -> None:
+        at = "value"
+        if "propertyNames" in error.absolute_schema_path:
+            place, at = [*place, str(error.instance)], "key"
+        quiet = bool(note.get("secret"))
+        name = self._name(place) if at == "value" else "this key"
+        for sentence in self._words.sentences(error, name, wanted=note.get("say"), quiet=quiet):
+            hint = note.get("hint") or self._words.hint(error)
+            self._tell(place, sentence, note.get("code", "FC100"), hint, at=at, quiet=quiet)
+
+    def _tell(
+        self,
+        place: list[str | int],
+        message: str,
+        code: str,
+        hint: str | None,
+        *,
+        at: str = "value",
+        quiet: bool = False,
+    ) -> None:
+        self.problems.append(self._document.problem(place, message, code=code, hint=hint, at=at, quiet=quiet))
+
+    def _name(self, place: list[str | int]) -> str:
+        if not place:
+            return self._where or "the file"
+        if isinstance(place[-1], int):
+            return f"item {place[-1] + 1} of {self._name(place[:-1])}"
+        return cited(place[-1])
+
+    def _inside(self, place: list[str | int]) -> str:
+        if len(place) <= len(self._path):
+            return self._where
+        return self._name(place) + (f" of {self._where}" if self._where else "")
+
+
+def _note(error: ValidationError) -> Mapping[str, Any]:
+    note: Mapping[str, Any] = error.schema.get(_ANNOTATION, {}) if isinstance(error.schema, Mapping) else {}
+    return note
+
+
+def _unknown_keys(value: Iterable[str], schema: Mapping[str, Any]) -> list[str]:
+    """The keys of `value` that an object schema names neither by `properties` nor by `patternProperties`."""
+    patterns = [compiled(text) for text in schema.get("patternProperties", ())]
+    known = schema.get("properties", ())
+    return [key for key in value if key not in known and not any(pattern.search(key) for pattern in patterns)]
+
+
+def _json_path(error: ValidationError) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{clean(part)}" for part in error.absolute_path)
+    return path.removeprefix(".") or "the answer"
+
+
+def _not_json(value: Any) -> str | None:
+    """Why the value is none of JSON: its odd numbers pass every `minimum`, others cannot be printed."""
+    waiting, parts = [value], 0
+    while waiting:
+        item, parts = waiting.pop(), parts + 1
+        if isinstance(item, dict) and all(isinstance(key, str) for key in item):
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+        elif isinstance(item, float) and not math.isfinite(item):
+            return f"{item} is not a number of JSON"
+        elif isinstance(item, int) and item.bit_length() > _MAX_BITS:
+            return "a number has too many digits"
+        elif not isinstance(item, (str, int, float, type(None))):
+            return f"a value of type '{type(item).__name__}' is not JSON"
+        if parts > _MAX_PARTS:  # or it contains itself
+            return _TOO_HARD
+    return None
+
+
+def _depth(value: Any) -> int:
+    """How deep the value is nested; gives up at one more than is allowed."""
+    level = [value]
+    for depth in range(MAX_SCHEMA_DEPTH + 2):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (dict, list))
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return depth
+        if len(level) > MAX_SCHEMA_BYTES:  # aliases in YAML can stand for more than memory holds
+            break
+    return MAX_SCHEMA_DEPTH + 1
+
+
+def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not compiled(pattern).search(instance):
+        yield ValidationError(f"does not match {pattern}")
+
+
+def _unique_items(_validator: Any, wanted: bool, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    # jsonschema compares each with each, half a minute for 3,000 objects.
+    if wanted and isinstance(instance, list):
+        texts = {json.dumps(_comparable(item), sort_keys=True) for item in instance}
+        if len(texts) < len(instance):
+            yield ValidationError("has the same item twice")
+
+
+def _comparable(item: Any) -> Any:
+    if isinstance(item, dict):
+        return {key: _comparable(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_comparable(value) for value in item]
+    # To JSON Schema 1 and 1.0 are the same number.
+    return int(item) if isinstance(item, float) and item.is_integer() else item
+
+
+def _metered(name: str, keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
+    price = 20 if name == "$ref" else 1  # finding what a reference means costs most
+
+    def metered(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        _spend(price + (len(wanted) if isinstance(wanted, (list, dict)) else 0))
+        for error in keyword(validator, wanted, instance, schema) or ():
+            _spend(len(error.message) // 100)  # jsonschema writes the whole instance into each
+            yield error
+
+    return metered
+
+
+def _spend(work: int) -> None:
+    _work.left -= work
+    if _work.left < 0:
+        raise TooHard
+
+
+_Trusted: Any = extend(Draft202012Validator, {"pattern": _pattern, "uniqueItems": _unique_items})  # type: ignore[no-untyped-call]
+_Untrusted: Any = extend(_Trusted, {name: _metered(name, keyword) for name, keyword in _Trusted.VALIDATORS.items()})  # type: ignore[no-untyped-call]
+_META = Draft202012Validator(Draft202012Validator.META_SCHEMA)
+
+# The schemas are kept beside their validators, so that no other object can come to have their ids.
+_validators: dict[tuple[int, int, int], tuple[Any, Any, Any]] = {}
+
+
+def _validator(kind: Any, schema: Any, root: Any) -> Any:
+    key = (id(kind), id(schema), id(root))
+    if key not in _validators:
+        if len(_validators) >= 256:
+            _validators.clear()
+        _validators[key] = (schema, root, kind(root, registry=Registry()).evolve(schema=schema))
+    return _validators[key][2]
