@@ -4,7 +4,7 @@ Unknown keywords are mistakes here (JSON Schema ignores them, so that `requird` 
 Not known are references to elsewhere and keywords that match keys by pattern.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from flowcraft.core.pattern import compiled
@@ -29,6 +29,18 @@ Judge = Callable[[dict[str, Any]], Iterable[Any]]
 def misused(schema: dict[str, Any], judge: Judge) -> Iterator[str]:
     """What is wrong in the schema and in all that are inside it, in sentences."""
     return _misused(schema, schema, "the schema", judge)
+
+
+def target(root: Any, reference: str) -> Any:
+    """What a reference such as `#/$defs/name` stands for; raises LookupError for all that is not in `root`."""
+    found = root
+    start, *parts = reference.split("/")
+    for part in parts:
+        part = part.replace("~1", "/").replace("~0", "~")
+        found = found[part] if isinstance(found, Mapping) and part in found else None
+    if start != "#" or not isinstance(found, (Mapping, bool)):
+        raise LookupError(reference)
+    return found
 
 
 def _misused(schema: Any, root: dict[str, Any], name: str, judge: Judge) -> Iterator[str]:
@@ -87,14 +99,10 @@ def _wrong_reference(schema: dict[str, Any], root: dict[str, Any], name: str) ->
     if reference != "#" and not reference.startswith("#/"):
         yield f"{name} refers to {cited(reference)}; only references inside the schema ('#/...') are followed"
         return
-    target: Any = root
-    for part in reference.split("/")[1:]:
-        part = part.replace("~1", "/").replace("~0", "~")
-        inside = isinstance(target, dict) and part in target
-        target = target[part] if inside else None
-        if not inside:
-            yield f"{name} refers to {cited(reference)}, which is not in the schema"
-            return
+    try:
+        target(root, reference)
+    except LookupError:
+        yield f"{name} refers to {cited(reference)}, which is not in the schema"
 
 
 def _wrong_pattern(schema: dict[str, Any], name: str) -> Iterator[str]:

@@ -22,10 +22,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 from jsonschema.validators import extend
 from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from flowcraft.core.document import Document
-from flowcraft.core.keywords import misused
+from flowcraft.core.keywords import misused, target
 from flowcraft.core.pattern import TooHard, compiled
 from flowcraft.core.problems import Problem, did_you_mean
 from flowcraft.core.syntax import cited, clean
@@ -90,8 +89,8 @@ def check_value(value: Any, schema: Mapping[str, Any]) -> list[str]:
         return [_ENDLESS]
     except TooHard:
         return [_TOO_HARD]
-    except Unresolvable as error:
-        return [f"the schema refers to {cited(error.ref)}, which is not in it"]
+    except LookupError as error:
+        return [f"the schema refers to {cited(str(error.args[0]))}, which is not in it"]
     return [sentence if len(sentence) <= 500 else f"{sentence[:497]}..." for sentence in sentences[:MAX_ANSWERS]]
 
 
@@ -286,11 +285,21 @@ def _comparable(item: Any) -> Any:
     return int(item) if isinstance(item, float) and item.is_integer() else item
 
 
-def _metered(name: str, keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
-    price = 20 if name == "$ref" else 1  # finding what a reference means costs most
+def _following(root: Any) -> Callable[..., Iterator[ValidationError]]:
+    """The keyword `$ref` for references inside `root`; jsonschema's own looks each up anew."""
+    targets: dict[str, Any] = {}
 
+    def follow(validator: Any, reference: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+        if reference not in targets:
+            targets[reference] = target(root, reference)
+        yield from validator.descend(instance, targets[reference])
+
+    return follow
+
+
+def _metered(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
     def metered(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-        _spend(price + (len(wanted) if isinstance(wanted, (list, dict)) else 0))
+        _spend(1 + (len(wanted) if isinstance(wanted, (list, dict)) else 0))
         for error in keyword(validator, wanted, instance, schema) or ():
             _spend(len(error.message) // 100)  # jsonschema writes the whole instance into each
             yield error
@@ -305,7 +314,7 @@ def _spend(work: int) -> None:
 
 
 _Trusted: Any = extend(Draft202012Validator, {"pattern": _pattern, "uniqueItems": _unique_items})  # type: ignore[no-untyped-call]
-_Untrusted: Any = extend(_Trusted, {name: _metered(name, keyword) for name, keyword in _Trusted.VALIDATORS.items()})  # type: ignore[no-untyped-call]
+_Untrusted: Any = extend(_Trusted, {name: _metered(keyword) for name, keyword in _Trusted.VALIDATORS.items()})  # type: ignore[no-untyped-call]
 _META = Draft202012Validator(Draft202012Validator.META_SCHEMA)
 
 # The schemas are kept beside their validators, so that no other object can come to have their ids.
@@ -317,5 +326,9 @@ def _validator(kind: Any, schema: Any, root: Any) -> Any:
     if key not in _validators:
         if len(_validators) >= 256:
             _validators.clear()
-        _validators[key] = (schema, root, kind(root, registry=Registry()).evolve(schema=schema))
+        # With an empty registry jsonschema has nothing to fetch from, whatever a schema says.
+        follow = _following(root)
+        keywords = {"$ref": _metered(follow) if kind is _Untrusted else follow}
+        own: Any = extend(kind, keywords)  # type: ignore[no-untyped-call]
+        _validators[key] = (schema, root, own(schema, registry=Registry()))
     return _validators[key][2]
