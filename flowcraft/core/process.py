@@ -31,6 +31,8 @@ from flowcraft.core.scope import Scope
 
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024  # of each output
 
+Listener = Callable[[bytes], None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
@@ -66,11 +68,12 @@ def run(  # noqa: PLR0913 - as many as a program has sides
     timeout_s: float | None = None,
     scope: Scope | None = None,
     max_output_bytes: int = MAX_OUTPUT_BYTES,
-    on_output: Callable[[bytes], None] | None = None,
+    on_output: Listener | None = None,
+    on_error: Listener | None = None,
 ) -> Completed:
     """Run a program to its end; a non-zero exit is an answer, not an error.
 
-    `env` replaces the whole environment. `on_output` gets stdout as it arrives. What the program has
+    `env` replaces the whole environment. `on_output` gets stdout as it arrives, `on_error` stderr. What the program has
     started is killed with it, unless it made a session of its own.
     Raises ProcessError if it cannot be started or reaches a time limit, Cancelled if the scope was.
     """
@@ -79,7 +82,7 @@ def run(  # noqa: PLR0913 - as many as a program has sides
         limits.check()
         started = time.monotonic()
         program = Program(argv, cwd=cwd, env=env, feed=bool(stdin))
-        with _Exchange(program, stdin, max_output_bytes, on_output) as exchange:
+        with _Exchange(program, stdin, max_output_bytes, (on_output, on_error)) as exchange:
             in_time = exchange.until_exit(limits)
         completed = exchange.completed(time.monotonic() - started)
     finally:
@@ -95,12 +98,12 @@ class _Exchange:
     """One program from start to end: feeds its stdin, gathers its output, ends its group."""
 
     def __init__(
-        self, program: Program, stdin: bytes, max_output_bytes: int, on_output: Callable[[bytes], None] | None
+        self, program: Program, stdin: bytes, max_output_bytes: int, listeners: tuple[Listener | None, Listener | None]
     ) -> None:
         half = max_output_bytes // 2
         self._program = program
         self._left = memoryview(stdin)
-        self._on_output = on_output
+        self._on_output, self._on_error = listeners
         self._stdout = Capture(half, max_output_bytes - half)
         self._stderr = Capture(half, max_output_bytes - half)
         self._ready = selectors.PollSelector()  # has no descriptor of its own
@@ -126,7 +129,7 @@ class _Exchange:
     ) -> None:
         """Stop the program if it still runs, kill what is left of its group, and reap it."""
         if error:
-            self._on_output = None  # it may be what has raised
+            self._on_output = self._on_error = None  # one of them may be what has raised
         try:
             if not self._program.exited:
                 self._program.signal(signal.SIGTERM)
@@ -178,7 +181,10 @@ class _Exchange:
             self._on_output(chunk)
 
     def _gather_error(self) -> None:
-        self._stderr.add(self._gather(self._program.stderr))
+        chunk = self._gather(self._program.stderr)
+        self._stderr.add(chunk)
+        if chunk and self._on_error:
+            self._on_error(chunk)
 
     def _gather(self, pipe: IO[bytes]) -> bytes:
         chunk = read_some(pipe)
