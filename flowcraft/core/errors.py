@@ -16,6 +16,8 @@ FlowcraftError
 │   └── ReplayMiss            the recording holds no answer to this request
 ├── ProcessError              a command failed, was killed or could not be started
 ├── StageError                a stage of a pipeline failed for a reason of its own
+├── BudgetError               the next call does not fit the budget
+├── LedgerError               the record of runs cannot be read or written; nothing is paid without it
 └── Cancelled                 stopped by the user (exit 130)
 
 Classes differ only where a caller would do something different; all else is a field.
@@ -156,6 +158,18 @@ class ProcessError(FlowcraftError):
 
 class StageError(FlowcraftError):
     """A stage failed for a reason of its own."""
+
+
+class BudgetError(FlowcraftError):
+    """The next call does not fit what is left of a budget; `unit` says which (usd, tokens, ...)."""
+
+    def __init__(self, message: str, *, unit: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.unit = unit
+
+
+class LedgerError(FlowcraftError):
+    """The record of runs cannot be read or written; without it nothing is called any more."""
 
 
 class Cancelled(FlowcraftError):

@@ -1,0 +1,70 @@
+"""The tables of the ledger as SQL, one script per version; the database knows its version as `user_version`.
+
+runs    one execution of a pipeline; `number` is the order in which they began, whatever the clock said
+stages  how each stage of a run ended, with its fingerprint; `started` is a command whose end nobody has seen
+calls   one row per attempt at a model, committed before the request leaves; `started` without an end is
+        "maybe billed". `key` is the hash of all that reaches the model, `settled` says that the
+        outcome of its stage is recorded. Money is text, because it is decimal.
+
+A script is never changed once it was released: the next version is a new script at the end.
+"""
+
+APPLICATION_ID = 0x466C6F77  # "Flow"
+
+_FIRST = """
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    pipeline TEXT NOT NULL,
+    file TEXT NOT NULL,
+    file_hash TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('running', 'succeeded', 'failed', 'interrupted', 'paused')),
+    inputs TEXT NOT NULL,
+    options TEXT NOT NULL,
+    outputs TEXT,
+    error TEXT,
+    hint TEXT,
+    started TEXT NOT NULL,
+    ended TEXT,
+    seconds REAL NOT NULL DEFAULT 0,
+    sessions INTEGER NOT NULL DEFAULT 1
+);
+CREATE TABLE stages (
+    number INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('started', 'succeeded', 'failed', 'skipped')),
+    fingerprint TEXT,
+    parts TEXT,
+    reusable INTEGER NOT NULL DEFAULT 0,
+    why TEXT,
+    outcome TEXT,
+    UNIQUE (run, path)
+);
+CREATE INDEX stages_to_reuse ON stages (fingerprint) WHERE reusable;
+CREATE TABLE calls (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('started', 'answered', 'failed')),
+    settled INTEGER NOT NULL DEFAULT 0,
+    session INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    key TEXT NOT NULL,
+    choice TEXT NOT NULL,
+    request TEXT NOT NULL,
+    reserved TEXT NOT NULL,
+    started TEXT NOT NULL,
+    seconds REAL,
+    usd TEXT,
+    usage TEXT,
+    response TEXT,
+    rejected TEXT,
+    error TEXT
+);
+CREATE INDEX calls_of_stage ON calls (run, path);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST,)
