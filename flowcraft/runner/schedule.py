@@ -25,12 +25,13 @@ class Schedule:
                 self._dependents[need].append(stage)
         self._ready = deque(stage for stage, count in self._open.items() if not count)
 
-    def ready(self) -> Iterator[str]:
-        """Hand out the stages that can start now, in the order they became ready."""
-        while self._ready:
-            stage = self._ready.popleft()
-            del self._open[stage]
-            yield stage
+    def take(self) -> str | None:
+        """Hand out the stage that has been ready for longest; None if there is none now."""
+        if not self._ready:
+            return None
+        stage = self._ready.popleft()
+        del self._open[stage]
+        return stage
 
     def done(self, stage: str) -> None:
         """`stage` has succeeded or was skipped: what waited for it may start."""
