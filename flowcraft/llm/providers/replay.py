@@ -19,7 +19,6 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any, Literal
 
@@ -214,12 +213,17 @@ def _distance(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[in
         (str(before["content"]), now["content"])
         for before, now in zip(recorded["messages"], asked["messages"], strict=False)
     ]
-    alike = sum(len(commonprefix(pair)) + len(commonprefix([text[::-1] for text in pair])) for pair in texts)
+    alike = sum(_shared_start(old, new) + _shared_start(old[::-1], new[::-1]) for old, new in texts)
     return len(_differences(recorded, asked)), -alike
 
 
 def _first_difference(recorded: str, asked: str) -> str:
-    place = len(commonprefix([recorded, asked]))
+    place = _shared_start(recorded, asked)
     start = max(0, place - SHOWN_CHARACTERS // 3)
     old, new = recorded[start : start + SHOWN_CHARACTERS], asked[start : start + SHOWN_CHARACTERS]
     return f"from character {place}: recorded {old!r}, asked {new!r}"
+
+
+def _shared_start(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
