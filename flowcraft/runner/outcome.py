@@ -35,16 +35,14 @@ class Question:
 class Execution:
     """What a run stage runs: a bash `script`, or `argv` without a shell.
 
-    `env` is added to the allowed part of our own environment. `files` are values too large for it:
-    each is written to a private file whose path the variable of that name gets. `secrets` are texts
-    that must not come out again.
+    `env` is added to the allowed part of our own environment. `secrets` are texts that must not come
+    out again.
     """
 
     cwd: Path
     script: str | None = None
     argv: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -67,6 +65,10 @@ class Task:
     timeout_s: float | None = None
     save: Path | None = None
     streamed: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "prompt" if isinstance(self.work, Question) else "run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +149,8 @@ class Outcome:
     """How a stage ended.
 
     `error` is there exactly when it failed, `reason` when it never ran; a failed run stage keeps its
-    `output`. `rejected` is the last answer that was not accepted. `warnings` did not stop anything.
+    `output`. `rejected` is the last answer that was not accepted, or what had arrived of a broken one.
+    `warnings` did not stop anything.
     """
 
     path: str

@@ -1,0 +1,150 @@
+"""The run stage: a bash script or a program in the workspace, with an environment of its own.
+
+The child gets an allowed part of our environment (never keys and tokens) and what the stage sets. Values reach
+it as variables and arguments, never as text of the script. What it prints is read with the
+run's secrets taken out.
+"""
+
+import codecs
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flowcraft.core.errors import ProcessError, StageError
+from flowcraft.core.process import Completed, run
+from flowcraft.core.scope import Scope
+from flowcraft.runner.answers import exact
+from flowcraft.runner.masking import Mask
+from flowcraft.runner.outcome import Event, Execution, Outcome, Task, TextPiece
+
+# What programs need to find themselves and each other; nothing here holds a credential.
+PASSED_ON = frozenset(
+    (
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "COLORTERM", "NO_COLOR"),
+        *("TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "VIRTUAL_ENV"),
+        *("SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "CI"),
+    )
+)
+BASH = ("-euo", "pipefail")
+MAX_SCRIPT_BYTES = 64 * 1024  # Linux takes no argument longer than 128 KiB: longer scripts go by file
+STDERR_CHARACTERS = 64 * 1024  # of the end of stderr, kept in the record
+SHOWN_LINES = 10  # of stderr, in the error
+
+
+def execute_command(task: Task, work: Execution, emit: Callable[[Event], None], scope: Scope) -> Outcome:
+    """Carry out a run stage. Raises ProcessError or StageError if it cannot be started, Cancelled if stopped."""
+    mask = Mask(work.secrets)
+    output = _Output(task, mask, emit)
+    try:
+        with _prepared(work) as (argv, env):
+            done = run(argv, cwd=work.cwd, env=env, timeout_s=task.timeout_s, scope=scope, on_output=output.add)
+    except ProcessError as error:
+        return _not_ended(task, error, mask)
+    finally:
+        output.close()
+    return _ended(task, done, mask)
+
+
+def _ended(task: Task, done: Completed, mask: Mask) -> Outcome:
+    stdout, stderr = mask.text(_text(done.stdout)), mask.text(_text(done.stderr))[-STDERR_CHARACTERS:]
+    value: Any = stdout.removesuffix("\n")
+    error = rejected = None
+    if done.returncode:
+        error = mask.text(str(done.error()))
+        error += _tail(stderr)
+    elif done.truncated:
+        error, value = f"it has written too much: {len(done.stdout)} bytes of it are kept", None
+    elif task.shape.json:
+        read = exact(stdout, task.shape.schema)
+        error = f"its output is not what was agreed on: {'; '.join(read.reasons)}" if read.reasons else None
+        value, rejected = (None, stdout) if error else (read.value, None)
+    return Outcome(
+        path=task.path,
+        kind="run",
+        status="failed" if error else "succeeded",
+        output=value,
+        error=error,
+        exit_code=done.returncode,
+        stderr=stderr,
+        rejected=rejected,
+    )
+
+
+def _not_ended(task: Task, error: ProcessError, mask: Mask) -> Outcome:
+    return Outcome(
+        path=task.path,
+        kind="run",
+        status="failed",
+        error=mask.text(str(error)) + _tail(mask.text(error.output)),
+        hint=error.hint,
+        exit_code=error.returncode,
+        stderr=mask.text(error.output),
+    )
+
+
+class _Output:
+    """Passes stdout on as text while it arrives, where somebody listens."""
+
+    def __init__(self, task: Task, mask: Mask, emit: Callable[[Event], None]) -> None:
+        self._path = task.path
+        self._listened_to = task.streamed
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._mask = mask.stream()
+        self._emit = emit
+
+    def add(self, chunk: bytes) -> None:
+        self._tell(self._mask.add(self._decode(chunk)))
+
+    def close(self) -> None:
+        self._tell(self._mask.add(self._decode(b"", True)) + self._mask.end())
+
+    def _tell(self, text: str) -> None:
+        if text and self._listened_to:
+            self._emit(TextPiece(self._path, text, "stdout"))
+
+
+@contextmanager
+def _prepared(work: Execution) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """The words and the environment of the program; a long script lies in a file until it has ended."""
+    env = {**_own_environment(), **work.env}
+    if work.script is None:
+        yield list(work.argv), env
+    elif len(work.script.encode()) <= MAX_SCRIPT_BYTES:
+        yield [_bash(env), *BASH, "-c", work.script], env
+    else:
+        with tempfile.TemporaryDirectory(prefix="flowcraft-") as folder:
+            yield [_bash(env), *BASH, private_file(Path(folder) / "script", work.script)], env
+
+
+def _own_environment() -> Mapping[str, str]:
+    return {name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith("LC_")}
+
+
+def _bash(env: Mapping[str, str]) -> str:
+    bash = shutil.which("bash", path=env.get("PATH"))
+    if bash is None:
+        raise StageError(
+            "bash was not found", hint="install it, or write the command as a list: run: [program, argument]"
+        )
+    return bash
+
+
+def private_file(path: Path, text: str) -> str:
+    """Write a new file that only we can read; returns its path."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(handle, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+    return str(path)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _tail(stderr: str) -> str:
+    lines = stderr.strip().splitlines()[-SHOWN_LINES:]
+    return "".join(f"\n  {line[:500]}" for line in lines)
