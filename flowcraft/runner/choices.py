@@ -1,0 +1,50 @@
+"""Which model a stage of a pipeline asks for, as far as it is known before the run."""
+
+from collections.abc import Iterator, Mapping
+from types import EllipsisType
+
+from flowcraft.core.errors import UsageError
+from flowcraft.core.problems import did_you_mean
+from flowcraft.core.values import Origin
+from flowcraft.llm.integration import LLMIntegration
+from flowcraft.llm.routing import Choice, Named
+from flowcraft.pipeline.model import Pipeline, Prompt, Stage
+
+
+def check_stage_names(pipeline: Pipeline, models: Mapping[str, str]) -> None:
+    """Raise UsageError if a name in `models` (stage -> model) is not a prompt stage."""
+    prompts = {stage.id for stage in pipeline.stages if stage.kind == "prompt"}
+    for name in models:
+        if name in prompts:
+            continue
+        if any(stage.id == name for stage in pipeline.stages):
+            raise UsageError(f"stage '{name}' asks no model", hint=did_you_mean(name, prompts))
+        raise UsageError(f"pipeline '{pipeline.name}' has no stage '{name}'", hint=did_you_mean(name, prompts))
+
+
+def stage_model(pipeline: Pipeline, stage: Stage, models: Mapping[str, str]) -> Named | EllipsisType | None:
+    """What the command line or the stage names; None: nothing; `...`: known only when the stage starts."""
+    if not isinstance(stage.work, Prompt):
+        return None
+    if stage.id in models:
+        return Named(models[stage.id], "--model", Origin(f"{stage.id}={models[stage.id]}"))
+    if stage.work.model is None:
+        return None
+    return named_by_stage(pipeline, stage, stage.work.model.source) if stage.work.model.is_static else ...
+
+
+def named_by_stage(pipeline: Pipeline, stage: Stage, name: str) -> Named:
+    """The model `name` as the stage's own wish."""
+    return Named(name, "stage", Origin(str(pipeline.file), stage.line))
+
+
+def named_models(pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, str]) -> Iterator[Choice]:
+    """The model of every prompt stage for which it is known before the run.
+
+    Raises UsageError or SettingsError for a stage or model that nobody knows.
+    """
+    check_stage_names(pipeline, models)
+    for stage in pipeline.stages:
+        named = stage_model(pipeline, stage, models)
+        if stage.kind == "prompt" and named is not ...:
+            yield llm.choose(stage.id, named)
