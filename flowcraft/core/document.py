@@ -24,6 +24,7 @@ from typing import Any
 from flowcraft.core import nodes
 from flowcraft.core.errors import DocumentError
 from flowcraft.core.problems import Problem, nearest, ordered
+from flowcraft.core.secrets import masked
 from flowcraft.core.syntax import Finding
 
 MAX_BYTES = 1 << 20
@@ -122,7 +123,7 @@ class Document:
     def _line(self, number: int) -> str:
         starts = [*self._line_starts[number - 1 : number + 1], len(self.text)]
         # One character for one, so that columns stay; a terminal must not obey the file.
-        return _UNPRINTABLE.sub("\ufffd", self.text[starts[0] : starts[1]].rstrip("\r\n"))
+        return masked(_UNPRINTABLE.sub("\ufffd", self.text[starts[0] : starts[1]].rstrip("\r\n")))
 
 
 def load(path: Path, *, error: type[DocumentError] = DocumentError, blank: Any = None) -> Document:

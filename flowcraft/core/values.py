@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 
-
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a setting comes from: a file with line and column, or `default`."""
@@ -66,7 +65,11 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LLMSettings:
-    """The `llm:` part of the settings; a tier with several models falls back from left to right."""
+    """The `llm:` part of the settings; a tier with several models falls back from left to right.
+
+    `prices` are by the name a model is used by, for models that bring none. `budget` is for one run,
+    `usd` and `tokens`; what is not limited is not in it.
+    """
 
     cheap_models: tuple[str, ...]
     expensive_models: tuple[str, ...]
@@ -75,7 +78,8 @@ class LLMSettings:
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
     retries: int = 2
-    budget: Mapping[str, Any] = field(default_factory=dict)
+    budget: Mapping[str, Decimal | int] = field(default_factory=dict)
+    prices: Mapping[str, Prices] = field(default_factory=dict)
 
     @property
     def cheap_model(self) -> str:
@@ -88,9 +92,13 @@ class LLMSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that is set; `origins` tells for each dotted key (`llm.cheap_model`) where it was."""
+    """Everything that is set; `origins` tells for each dotted key (`llm.cheap_model`) where it was.
+
+    `jobs` is how many stages may run at once, None where nothing is set.
+    """
 
     llm: LLMSettings
+    jobs: int | None = None
     file: Path | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
 

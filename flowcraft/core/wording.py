@@ -43,10 +43,10 @@ class Words:
             for key in (key for key in error.instance if key not in known):
                 hint = did_you_mean(key, known)
                 yield f"{name} has an unknown key {cited(key)}" + (f"; {hint}" if hint else "")
-        elif keyword in _COUNTS and wanted is None:
+        elif keyword in _COUNTS and (wanted is None or isinstance(error.instance, (list, dict))):
             unit, bound = _COUNTS[keyword]
             yield f"{name} has {len(error.instance)} {unit}, {bound} {error.validator_value} are wanted"
-        elif keyword in _SAID:
+        elif keyword in _SAID and (wanted is None or keyword == "uniqueItems"):
             yield f"{name} {_SAID[keyword](error)}"
         else:
             wanted = wanted or self._wanted(keyword, error.validator_value)
