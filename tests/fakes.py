@@ -15,11 +15,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flowcraft.core.scope import Scope
-from flowcraft.core.values import ModelSettings
+from flowcraft.core.values import LLMSettings, ModelSettings, Prices, Settings
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, Usage
+from flowcraft.llm.integration import LLMIntegration
 
 USAGE = Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15)
 PATIENCE_S = 20.0  # a gate that nobody opens fails the test, it does not hang it
@@ -133,6 +135,33 @@ class ScriptedProvider(BaseLLMProvider):
 
     def close(self) -> None:
         self.closed += 1
+
+
+def settings_of(*models: ModelSettings, expensive_stages: Sequence[str] = ("expensive_*",), **more: Any) -> Settings:
+    """Settings whose first model is the cheap one and whose last is the expensive one."""
+    names = [model.name for model in models]
+    return Settings(
+        llm=LLMSettings(
+            cheap_models=(names[0],),
+            expensive_models=(names[-1],),
+            expensive_stages=tuple(expensive_stages),
+            qwen_oauth_path=Path("no-such-file"),
+            models={model.name: model for model in models},
+            **more,
+        )
+    )
+
+
+def llm_of(
+    cheap: BaseLLMProvider, expensive: BaseLLMProvider | None = None, prices: Prices | None = None, **settings: Any
+) -> LLMIntegration:
+    """An integration that knows the models `small` (cheap) and `large` (expensive; without one, `small` again).
+
+    Settings as for `settings_of`; no wait between retries.
+    """
+    providers = {"small": cheap, "large": expensive or cheap}
+    models = [ModelSettings(name=name, provider="scripted", model=f"{name}-1", prices=prices) for name in providers]
+    return LLMIntegration(settings_of(*models, **settings), providers=providers, jitter=lambda: 0.0)
 
 
 def _performed(reply: Any, request: ChatRequest) -> Iterator[Delta]:
