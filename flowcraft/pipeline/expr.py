@@ -23,7 +23,7 @@ from flowcraft.pipeline import engine, quoting, shell
 from flowcraft.pipeline.engine import Files
 from flowcraft.pipeline.filters import field_of
 from flowcraft.pipeline.lexer import Piece, bare, fail, pieces
-from flowcraft.pipeline.references import Comparison, Facts, Reference, facts
+from flowcraft.pipeline.references import Comparison, Facts, Reference, facts, shown
 from flowcraft.pipeline.syntax import expression_tree, template_tree
 from flowcraft.pipeline.work import Refused, Work, kind_of, text_of
 
@@ -50,6 +50,11 @@ class Expression:
     def is_static(self) -> bool:
         """Whether it is the same in every run."""
         return not self.references and "glob" not in self.source and "read" not in self.source
+
+    @property
+    def shows(self) -> frozenset[str]:
+        """The ids of the stages that must have run if this is true: `a` of `stages.a.ok and ...`."""
+        return shown(_expression_tree(self.source), True)
 
     def value(self, scope: Scope, files: Files | None = None) -> Any:
         """What it stands for; nothing (undefined) is an error."""

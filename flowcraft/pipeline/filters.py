@@ -195,9 +195,8 @@ def _indent(work: Work, value: Any, width: Any = 4, first: Any = False) -> str:
 
 
 def _truncate(work: Work, value: Any, length: Any = 255, end: Any = "...") -> str:
-    most = whole(length, "truncate", 1 << 20)
-    end = text(end, "truncate")
-    return value if len(text(value, "truncate")) <= most else value[: max(0, most - len(end))] + end
+    most, whole_text, mark = whole(length, "truncate", 1 << 20), text(value, "truncate"), text(end, "truncate")
+    return whole_text if len(whole_text) <= most else whole_text[: max(0, most - len(mark))] + mark
 
 
 def _wordcount(work: Work, value: Any) -> int:

@@ -1,0 +1,87 @@
+"""What can be said of a run before it starts: the values of its inputs, and the order of its stages."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flowcraft.core.errors import UsageError
+from flowcraft.core.problems import did_you_mean
+from flowcraft.core.schema import check_value
+from flowcraft.pipeline.model import Input, Pipeline, Stage
+
+
+def order(pipeline: Pipeline) -> list[tuple[Stage, ...]]:
+    """The stages in levels: those of one level can run at the same time, after the levels before it."""
+    level: dict[str, int] = {}
+    waiting = {stage.id: stage for stage in pipeline.stages}
+    while waiting:
+        ready = [stage for stage in waiting.values() if all(need in level for need in stage.needs)]
+        for stage in ready:
+            level[stage.id] = 1 + max((level[need] for need in stage.needs), default=-1)
+            del waiting[stage.id]
+    levels: list[list[Stage]] = [[] for _ in range(max(level.values(), default=-1) + 1)]
+    for stage in pipeline.stages:
+        levels[level[stage.id]].append(stage)
+    return [tuple(found) for found in levels]
+
+
+def bind(pipeline: Pipeline, given: Mapping[str, object], env: Mapping[str, str]) -> dict[str, Any]:
+    """A value for every input: given, from its variable in `env`, or the default.
+
+    Text stands for a number, boolean, list or map where the input takes one and no text (as on a
+    command line). Raises UsageError with all that is wrong; never tells the value of a secret.
+    """
+    known = [one.name for one in pipeline.inputs]
+    problems = [_unknown(name, known) for name in given if name not in known]
+    values: dict[str, Any] = {}
+    for one in pipeline.inputs:
+        if one.name in given:
+            values[one.name] = _typed(given[one.name], one.schema)
+        elif one.env is not None and one.env in env:
+            values[one.name] = _typed(env[one.env], one.schema)
+        elif one.required:
+            problems.append(_missing(one))
+            continue
+        else:
+            values[one.name] = one.default
+            continue
+        problems += _misfits(one, values[one.name])
+    if problems:
+        raise UsageError("\n".join(problems), hint=_usage(pipeline))
+    return values
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    hint = did_you_mean(name, known) if known else "this pipeline takes no inputs"
+    return f"there is no input '{name}'" + (f": {hint}" if hint else "")
+
+
+def _missing(one: Input) -> str:
+    about = f" ({one.description})" if one.description else ""
+    variable = f", or set {one.env}" if one.env else ""
+    return f"input '{one.name}'{about} is missing: -i {one.name}=...{variable}"
+
+
+def _usage(pipeline: Pipeline) -> str | None:
+    parts = [
+        f"{one.name} ({one.schema.get('type', 'any')}{'' if one.required else ', optional'})" for one in pipeline.inputs
+    ]
+    return f"inputs of '{pipeline.name}': {', '.join(parts)}" if parts else None
+
+
+def _typed(value: object, schema: Mapping[str, Any]) -> Any:
+    kinds = schema.get("type")
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not isinstance(value, str) or not isinstance(kinds, list) or "string" in kinds:
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value  # the schema says what is wrong with it
+
+
+def _misfits(one: Input, value: Any) -> list[str]:
+    reasons = check_value(value, one.schema)
+    if reasons and one.secret:
+        return [f"the secret input '{one.name}' does not fit its schema"]
+    return [f"input '{one.name}': {reason.removeprefix('the answer ')}" for reason in reasons]
