@@ -1,0 +1,99 @@
+"""What a model's tokens cost: the settings first, then a small dated book, then genai-prices if it is installed.
+
+Prices are decimals. A tier is chosen by the input of one request and holds for all of it. Nobody's price is guessed:
+a model that is in none of the three has none, and None is not 0.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flowcraft.core.values import ModelSettings, Prices
+from flowcraft.llm.base import Usage
+from flowcraft.llm.prices import cost_usd
+
+_MILLION = Decimal(1_000_000)
+_FILE = Path(__file__).with_name("prices.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What one model costs; `price_of` has the prices of a request by its input tokens.
+
+    `source` says who says so: the settings, the book with its date, genai-prices.
+    """
+
+    price_of: Callable[[int], Prices]
+    source: str
+    max_output: int | None = None
+
+    def cost(self, usage: Usage | None) -> Decimal | None:
+        """US dollars for reported usage; None if it is not known."""
+        return cost_usd(usage, self.price_of((usage.prompt_tokens if usage else None) or 0))
+
+    def ceiling(self, input_tokens: int, output_tokens: int | None) -> Decimal | None:
+        """The most that a request may cost; None if the output has no limit."""
+        prices = self.price_of(input_tokens)
+        if prices.input == prices.output == 0:
+            return Decimal(0)
+        if output_tokens is None:
+            return None
+        return (input_tokens * prices.input + output_tokens * prices.output) / _MILLION
+
+
+def rates(model: ModelSettings) -> Rates | None:
+    """What `model` costs, None if nobody knows."""
+    own = model.prices
+    if own is not None:
+        return Rates(price_of=lambda _: own, source="settings")
+    return _in_book(model) or _elsewhere(model)
+
+
+def _in_book(model: ModelSettings) -> Rates | None:
+    host = urlsplit(model.base_url).hostname or "" if model.base_url else ""
+    for row in _book():
+        hosts = any(host == known or host.endswith(f".{known}") for known in row["hosts"])
+        if row["model"] == model.model and (hosts or (not host and model.provider in row["providers"])):
+            source = f"price book of {row['as_of']}"
+            return Rates(price_of=partial(_tier, row["tiers"]), source=source, max_output=row["max_output"])
+    return None
+
+
+def _tier(tiers: Sequence[Mapping[str, Any]], input_tokens: int) -> Prices:
+    fitting = (tier for tier in tiers if tier["up_to"] is None or input_tokens <= tier["up_to"])
+    tier = next(fitting, tiers[-1])
+    return Prices(
+        input=Decimal(tier["input"]), output=Decimal(tier["output"]), cached_input=Decimal(tier["cached_input"])
+    )
+
+
+@lru_cache(maxsize=1)
+def _book() -> tuple[Mapping[str, Any], ...]:
+    return tuple(json.loads(_FILE.read_text(encoding="utf-8"))["models"])
+
+
+def _elsewhere(model: ModelSettings) -> Rates | None:
+    # A server of the user's own bills by its own rules, whatever the model is called.
+    if model.base_url is not None or not model.model:
+        return None
+    with suppress(ImportError, LookupError):
+        _genai_prices(model.model, 1)
+        return Rates(price_of=partial(_genai_prices, model.model), source="genai-prices")
+    return None
+
+
+def _genai_prices(name: str, input_tokens: int) -> Prices:
+    """What the extra `prices` says; it has no table to ask for, so a request of that size is priced."""
+    from genai_prices import Usage as Tokens  # noqa: PLC0415 - an optional library
+    from genai_prices import calc_price  # noqa: PLC0415
+
+    size = max(1, input_tokens)
+    asked = Decimal(calc_price(Tokens(input_tokens=size, output_tokens=0), model_ref=name).total_price)
+    both = Decimal(calc_price(Tokens(input_tokens=size, output_tokens=1_000_000), model_ref=name).total_price)
+    return Prices(input=asked * _MILLION / size, output=both - asked)

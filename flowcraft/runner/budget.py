@@ -1,0 +1,203 @@
+"""What a run may use: reserve the worst case before a call, settle with what was reported; arithmetic under one lock.
+
+Units are never converted into each other. Money and tokens can be bounded before a call; credits and time are
+known only afterwards, so they stop the next call. Unknown is unknown and never 0: money without a
+price, or without a limit of output, is refused.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from flowcraft.core.errors import BudgetError, UsageError
+from flowcraft.core.problems import did_you_mean
+from flowcraft.core.scope import Scope
+from flowcraft.llm.base import ChatRequest, Usage
+from flowcraft.llm.pricebook import rates
+from flowcraft.llm.routing import Choice
+
+UNITS = ("usd", "tokens", "calls", "credits", "time")
+LOOK_S = 0.1  # how late a waiting call notices that its run was stopped
+MESSAGE_TOKENS = 16  # what services add around a message, at most
+
+_SUFFIXES = {"k": 1_000, "m": 1_000_000}
+_DURATIONS = {"s": 1, "m": 60, "h": 3600}
+
+Amounts = Mapping[str, Decimal]
+
+
+def limits(given: Mapping[str, Any]) -> dict[str, Decimal]:
+    """Budgets from settings, a pipeline or `--budget`: unit -> amount; `tokens` may be 500k, `time` 10m.
+
+    Raises UsageError for an unknown unit or what is no amount.
+    """
+    made = {}
+    for unit, value in given.items():
+        if unit not in UNITS:
+            hint = did_you_mean(unit, UNITS) or f"a budget is in {', '.join(UNITS)}"
+            raise UsageError(f"there is no budget in '{unit}'", hint=hint)
+        made[unit] = _amount(unit, str(value).strip().lower())
+    return made
+
+
+def worst_case(choice: Choice, request: ChatRequest, units: Mapping[str, Any]) -> dict[str, Decimal]:
+    """The most that one call can use, in those `units` that can be known; raises BudgetError without a price."""
+    # No tokenizer makes more tokens than there are bytes.
+    input_tokens = sum(len(one.content.encode("utf-8", "replace")) + MESSAGE_TOKENS for one in request.messages)
+    price, model = rates(choice.model), choice.model
+    asked = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
+    output_tokens = asked or model.max_tokens or (price.max_output if price else None) or model.context
+    worst = {"calls": Decimal(1)}
+    if "tokens" in units:
+        worst["tokens"] = Decimal(input_tokens + (output_tokens or 0))
+    if "usd" in units:
+        ceiling = price.ceiling(input_tokens, output_tokens) if price else None
+        worst["usd"] = _money(model.name, ceiling, known=price is not None)
+    return worst
+
+
+def used(usage: Usage | None, cost: Decimal | None, reserved: Amounts) -> dict[str, Decimal]:
+    """What an ended call counts: what was reported, and what was reserved where nothing was."""
+    amounts = dict(reserved)
+    if cost is not None:
+        amounts["usd"] = cost
+    if usage and usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        amounts["tokens"] = Decimal(usage.prompt_tokens + usage.completion_tokens)
+    if usage and usage.credits is not None:
+        amounts["credits"] = usage.credits
+    return amounts
+
+
+@dataclass(frozen=True, slots=True)
+class _Short:
+    unit: str
+    limit: Decimal
+    spent: Decimal
+    wanted: Decimal
+    waiting_helps: bool
+
+
+class Budget:
+    """The budget of one run; thread-safe. `spent` is what earlier sessions have used.
+
+    `ask` is called, in the thread of the call, where a call does not fit: it gives a new limit, or None to stop.
+    """
+
+    def __init__(
+        self,
+        limit: Amounts,
+        spent: Amounts | None = None,
+        *,
+        ask: Callable[[str, str, Decimal], Decimal | None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit = dict(limit)
+        self._spent = {unit: Decimal((spent or {}).get(unit, 0)) for unit in UNITS}
+        self._reserved = dict.fromkeys(UNITS, Decimal(0))
+        self._flying = 0
+        self._changed = threading.Condition()
+        self._ask = ask
+        self._clock = clock
+        self._started_s = clock()
+
+    def reserve(self, worst: Amounts, scope: Scope) -> None:
+        """Set aside what a call may use; waits while calls that are under way may leave enough.
+
+        Raises BudgetError if it does not fit, Cancelled if the scope is cancelled meanwhile.
+        """
+        with self._changed:
+            while (short := self._short(worst)) is not None:
+                if short.waiting_helps and self._flying:
+                    self._changed.wait(LOOK_S)
+                    scope.check()
+                elif not self._raised(short):
+                    raise _too_little(short)
+            self._flying += 1
+            for unit, amount in worst.items():
+                self._reserved[unit] += amount
+
+    def settle(self, worst: Amounts, amounts: Amounts) -> None:
+        """A call that had reserved `worst` has ended and used `amounts`."""
+        with self._changed:
+            self._flying -= 1
+            for unit, amount in worst.items():
+                self._reserved[unit] -= amount
+            for unit, amount in amounts.items():
+                self._spent[unit] += amount
+            self._changed.notify_all()
+
+    def left_s(self) -> float | None:
+        """Seconds left of a budget in time."""
+        limit = self.limit.get("time")
+        return None if limit is None else max(0.0, float(limit - self._used("time")))
+
+    def _used(self, unit: str) -> Decimal:
+        elapsed = Decimal(str(self._clock() - self._started_s)) if unit == "time" else Decimal(0)
+        return self._spent[unit] + elapsed
+
+    def _short(self, worst: Amounts) -> _Short | None:
+        for unit, limit in self.limit.items():
+            spent, wanted = self._used(unit), worst.get(unit, Decimal(0))
+            # What can only be known afterwards must leave something for the next call.
+            fits = spent + self._reserved[unit] + wanted <= limit if unit in worst else spent < limit
+            if not fits:
+                helps = unit in worst and spent + wanted <= limit
+                return _Short(unit, limit, spent, wanted, helps)
+        return None
+
+    def _raised(self, short: _Short) -> bool:
+        new = self._ask(_said(short), short.unit, short.limit) if self._ask else None
+        if new is None or new <= short.limit:
+            return False
+        self.limit[short.unit] = new
+        return True
+
+
+def _too_little(short: _Short) -> BudgetError:
+    hint = f"continue with a higher limit: flowcraft resume --budget {short.unit}=..."
+    if short.wanted and short.unit in ("usd", "tokens"):
+        hint += "; a smaller max_tokens makes the worst case smaller"
+    return BudgetError(_said(short), unit=short.unit, hint=hint)
+
+
+def _said(short: _Short) -> str:
+    unit = short.unit
+    text = f"the budget of {amount_text(unit, short.limit)} is not enough: {amount_text(unit, short.spent)} is used"
+    return f"{text}, and the next call may need {amount_text(unit, short.wanted)}" if short.wanted else text
+
+
+def amount_text(unit: str, amount: Decimal) -> str:
+    """An amount with its unit, for people."""
+    if unit == "usd":
+        return f"${amount:.4f}".rstrip("0").rstrip(".") if amount else "$0"
+    return f"{amount:.1f} s" if unit == "time" else f"{amount.normalize():f} {unit}"
+
+
+def _money(name: str, ceiling: Decimal | None, *, known: bool) -> Decimal:
+    if ceiling is not None:
+        return ceiling
+    what = "has no limit of output" if known else "has no known price"
+    hint = f"llm: {{models: {{{name}: {{prices: {{input: ..., output: ...}}}}}}}}, or a budget in calls or credits"
+    raise BudgetError(
+        f"the run has a budget in money, but '{name}' {what}",
+        unit="usd",
+        hint=f"set max_tokens for '{name}'" if known else hint,
+    )
+
+
+def _amount(unit: str, text: str) -> Decimal:
+    factor = 1
+    table = _DURATIONS if unit == "time" else _SUFFIXES if unit == "tokens" else {}
+    if text[-1:] in table:
+        text, factor = text[:-1], table[text[-1]]
+    try:
+        amount = Decimal(text.lstrip("$") if unit == "usd" else text) * factor
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        examples = {"usd": "2.50", "tokens": "500k", "time": "10m"}
+        raise UsageError(f"{text!r} is no amount of {unit}", hint=f"write {unit}={examples.get(unit, '100')}")
+    return amount

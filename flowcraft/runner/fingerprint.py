@@ -1,0 +1,108 @@
+"""What a stage's result depends on, as hashes: one per part, so that a difference can be named.
+
+A prompt stage: the texts, the model with its address and parameters, the shape of the answer. A run stage:
+script or program, variables (secrets by name only), folder. Fields that tasks get later take part by themselves.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from flowcraft.core.values import ModelSettings
+from flowcraft.llm.base import LLMMessage
+from flowcraft.llm.routing import Choice
+from flowcraft.runner.masking import Mask
+from flowcraft.runner.outcome import Execution, Question, Task
+
+VERSION = 1  # changes when FlowCraft itself asks in another way
+
+# Where a result goes, how long it may take and who is watching change nothing about it.
+_NO_PART = {"path", "stage", "work", "timeout_s", "save", "streamed", "messages", "model", "cwd", "env", "secrets"}
+_PLACES = {"oauth_path", "path"}  # of credentials and files on this machine
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The hash of all parts, and each of them."""
+
+    whole: str
+    parts: Mapping[str, str]
+
+    def differing(self, older: Mapping[str, str]) -> tuple[str, ...]:
+        """The names of the parts that `older` lacks, has besides, or has otherwise."""
+        names = dict.fromkeys((*self.parts, *older))
+        return tuple(name for name in names if self.parts.get(name) != older.get(name))
+
+
+def fingerprint(task: Task, choice: Choice | None, root: Path) -> Fingerprint:
+    """The fingerprint of a rendered task; `choice` is the model of a prompt stage, `root` the workspace."""
+    parts = {name: digest(value) for name, value in _parts(task, choice, root).items()}
+    return Fingerprint(digest([VERSION, task.kind, parts]), parts)
+
+
+def call_key(model: ModelSettings, messages: Sequence[LLMMessage], params: Mapping[str, Any]) -> str:
+    """The hash of all that reaches `model` in one request."""
+    return digest([VERSION, identity(model), [[one.role, one.content] for one in messages], params])
+
+
+def identity(model: ModelSettings) -> dict[str, Any]:
+    """What makes a model the same model: who serves it, where, and what it is sent besides the request."""
+    options = {name: value for name, value in model.options.items() if name not in _PLACES}
+    return {
+        "provider": model.provider,
+        "model": model.model,
+        "base_url": model.base_url,
+        "max_tokens": model.max_tokens,
+        "params": model.params,
+        "options": options,
+    }
+
+
+def digest(value: Any) -> str:
+    """A hash of plain data that does not depend on the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parts(task: Task, choice: Choice | None, root: Path) -> dict[str, Any]:
+    parts: dict[str, Any] = {**_fields(task), **_fields(task.work)}
+    if isinstance(task.work, Question):
+        roles = ("system", "user", "assistant")
+        texts = {role: [one.content for one in task.work.messages if one.role == role] for role in roles}
+        parts |= {"prompt" if role == "user" else role: text for role, text in texts.items() if text}
+        parts["model"] = identity(choice.model) if choice else None
+    if isinstance(task.work, Execution):
+        parts["cwd"] = _relative(task.work.cwd, root)
+        parts["env"] = _environment(task.work)
+    return parts
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {one.name: getattr(value, one.name) for one in fields(value) if one.name not in _NO_PART}
+
+
+def _environment(work: Execution) -> dict[str, Any]:
+    mask = Mask(work.secrets)
+    return {name: mask.text(value) for name, value in work.env.items()}
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, (Decimal, Path)):
+        return str(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    return repr(value)

@@ -1,0 +1,90 @@
+"""The values of a run as the text of a row, and back; money stays decimal, unknown stays unknown."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from decimal import Decimal
+from typing import Any
+
+from flowcraft.llm.base import ChatRequest, LLMResponse, Usage
+from flowcraft.runner.outcome import Attempt, Outcome
+
+_MONEY = ("cost", "credits", "saved_usd")
+
+
+def text_of(value: Any) -> str:
+    """`value` as compact JSON that every database can hold."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, from a program's output
+        return json.dumps(value, separators=(",", ":"), default=str)
+    return text
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """The whole outcome; `outcome_from` reads it back."""
+    data = {name: value for name, value in _fields(outcome).items() if value not in (None, ())}
+    return text_of(data | {"attempts": [attempt_data(attempt) for attempt in outcome.attempts]})
+
+
+def outcome_from(text: str) -> Outcome:
+    """What `outcome_text` has written."""
+    data = _known(Outcome, json.loads(text))
+    attempts = tuple(attempt_from(row) for row in data.pop("attempts", ()))
+    return Outcome(**data | {"attempts": attempts, "warnings": tuple(data.get("warnings", ()))})
+
+
+def attempt_data(attempt: Attempt) -> dict[str, Any]:
+    """An attempt as plain data."""
+    return _fields(attempt) | {"usage": usage_data(attempt.usage)}
+
+
+def attempt_from(row: Mapping[str, Any]) -> Attempt:
+    """What `attempt_data` has made."""
+    return Attempt(**_known(Attempt, row) | {"usage": usage_from(row.get("usage"))})
+
+
+def usage_data(usage: Usage | None) -> dict[str, Any] | None:
+    """Reported usage without what is unknown."""
+    return None if usage is None else {name: value for name, value in _fields(usage).items() if value is not None}
+
+
+def usage_from(row: Mapping[str, Any] | None) -> Usage | None:
+    """What `usage_data` has made."""
+    return None if row is None else Usage(**_known(Usage, row))
+
+
+def response_text(response: LLMResponse) -> str:
+    """A whole answer with its usage and cost."""
+    return text_of(_fields(response) | {"usage": usage_data(response.usage)})
+
+
+def response_from(text: str) -> LLMResponse:
+    """What `response_text` has written."""
+    data = _known(LLMResponse, json.loads(text))
+    return LLMResponse(**data | {"usage": usage_from(data.get("usage"))})
+
+
+def request_data(request: ChatRequest) -> dict[str, Any]:
+    """What was asked, as the lines of a recording have it."""
+    messages = [{"role": message.role, "content": message.content} for message in request.messages]
+    return {"messages": messages, "params": dict(request.params)}
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Decimal) else value
+
+
+def _known(kind: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+    # Rows of an earlier version may lack fields, those of a later one have more.
+    names = {one.name for one in fields(kind)}
+    return {
+        name: Decimal(value) if name in _MONEY and value is not None else value
+        for name, value in row.items()
+        if name in names
+    }

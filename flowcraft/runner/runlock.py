@@ -1,0 +1,70 @@
+"""One process per run: a lock file that names its holder, free as soon as the holder ends, however it ends."""
+
+import fcntl
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from flowcraft.core.errors import LedgerError, UsageError
+
+
+class RunLock:
+    """The lock of the run `run_id`; raises UsageError at once, naming the process, if another one has it."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        self.path = folder / f"{run_id}.lock"
+        self._handle: int | None = None
+        while self._handle is None:
+            handle = self._opened()
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = self._holder(handle)
+                os.close(handle)
+                raise UsageError(
+                    f"run {run_id} is being worked on by another process{holder}",
+                    hint="wait for its end, or stop it; then: flowcraft resume " + run_id,
+                ) from None
+            if self._is_current(handle):
+                self._handle = handle
+            else:  # the holder before us has removed the file between our open and our lock
+                os.close(handle)
+        self._write()
+
+    def release(self) -> None:
+        """Remove the file and let go; safe to call again."""
+        if self._handle is not None:
+            with suppress(OSError):
+                self.path.unlink()
+            os.close(self._handle)
+            self._handle = None
+
+    def _opened(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LedgerError(f"{self.path} cannot be written: {error.strerror}", hint="check the folder") from error
+
+    def _is_current(self, handle: int) -> bool:
+        with suppress(FileNotFoundError):
+            return os.stat(self.path).st_ino == os.fstat(handle).st_ino
+        return False
+
+    def _write(self) -> None:
+        assert self._handle is not None
+        text = json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        try:
+            os.truncate(self._handle, 0)
+            os.pwrite(self._handle, text.encode(), 0)
+        except OSError as error:
+            self.release()
+            raise LedgerError(f"{self.path} cannot be written: {error.strerror}", hint="check the disk") from error
+
+    def _holder(self, handle: int) -> str:
+        try:
+            known = json.loads(os.pread(handle, 200, 0))
+            return f": pid {known['pid']}, since {known['since']}"
+        except (ValueError, KeyError, TypeError):  # it has the lock but has not yet written its name
+            return ""
