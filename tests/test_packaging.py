@@ -10,11 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = """
-from flowcraft.core.resources import pipeline_text, schema_text
+from flowcraft.core.resources import pipeline_text, schema_text, start_text
 for name in ("pipeline", "settings", "report"):
     assert '"$schema"' in schema_text(name), name
 for name in ("quickstart", "code_change", "code_review"):
     assert "flowcraft: 1" in pipeline_text(name), name
+assert "flowcraft: 1" in start_text("hello.yaml")
 print("shipped")
 """
 

@@ -50,16 +50,17 @@ def validate(files: Sequence[Path], settings_path: Path | None, form: str) -> in
 
 
 def _problems(file: Path, settings_path: Path | None) -> Sequence[Problem]:
+    from flowcraft.core.catalogue import check_models
     from flowcraft.core.document import load
     from flowcraft.core.settings import SettingsManager
-    from flowcraft.llm.routing import model_problems
+    from flowcraft.llm.factory import ProviderNames
     from flowcraft.pipeline.load import load as load_pipeline
 
     try:
         data = load(file, error=DocumentError).data
         if isinstance(data, dict) and "llm" in data and "stages" not in data:
             manager = SettingsManager(file)
-            return [*manager.warnings, *model_problems(manager.settings)]
+            return [*manager.warnings, *check_models(manager.settings, ProviderNames())]
         load_pipeline(file, models=_known_models(settings_path))
     except DocumentError as error:
         return error.problems

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from flowcraft.core.errors import UsageError
+from flowcraft.core.catalogue import check_models
+from flowcraft.core.errors import SettingsError, UsageError
 from flowcraft.core.retry import RetryPolicy, RetryQuota
 from flowcraft.core.scope import Scope
 from flowcraft.core.settings import SettingsManager
@@ -22,7 +23,7 @@ from flowcraft.llm.base import (
 )
 from flowcraft.llm.calls import CallObserver
 from flowcraft.llm.factory import LLMProviderFactory, ProviderNames
-from flowcraft.llm.routing import CHEAP, EXPENSIVE, Choice, Named, choose
+from flowcraft.llm.routing import Choice, Named, choose
 
 _PROVIDERS = ProviderNames()
 
@@ -33,7 +34,7 @@ class LLMIntegration:
     `settings` is a `SettingsManager` or its `.settings`; without it the usual files are looked up.
     `providers` maps model names to ready provider objects, used instead of new ones (for tests and
     special wiring). `observer` is told of every attempt before it leaves and when it has ended.
-    Raises SettingsError if a model of a tier is unknown.
+    Raises SettingsError with every model or provider in the settings that nobody knows.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class LLMIntegration:
         self._quota = RetryQuota()
         self._lock = threading.Lock()
         self._scope = Scope()
-        for tier in (CHEAP, EXPENSIVE):
-            self.choose(model=tier)
+        problems = check_models(self.settings, (*self._given, *_PROVIDERS))
+        if problems:
+            raise SettingsError(problems)
 
     def choose(self, stage_name: str | None = None, model: str | Named | None = None) -> Choice:
         """The model that would answer for `stage_name`, and why; calls nothing."""
