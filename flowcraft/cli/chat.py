@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,9 +44,9 @@ def chat(  # noqa: PLR0913 - one parameter per option
     if manager.notice:
         click.echo(manager.notice, err=True)
     messages = [LLMMessage("system", system)] if system else []
-    messages.append(LLMMessage("user", click.get_text_stream("stdin").read() if text == "-" else text))
+    messages.append(LLMMessage("user", sys.stdin.read() if text == "-" else text))
     given = {"max_tokens": max_tokens, "temperature": temperature}
-    params = {name: value for name, value in given.items() if value is not None}
+    params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with LLMIntegration(manager) as llm:
         choice = llm.choose(stage, model)
         fetch_weights([choice.model])

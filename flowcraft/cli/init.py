@@ -17,7 +17,9 @@ def init(folder: Path) -> None:
 
     taken = [name for name in _START if (folder / name).exists()]
     if taken:
-        raise UsageError(f"{folder / taken[0]} is already there", hint="choose another folder: flowcraft init my_project")
+        raise UsageError(
+            f"{folder / taken[0]} is already there", hint="choose another folder: flowcraft init my_project"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in _START:

@@ -26,7 +26,12 @@ from flowcraft.runner.outcome import (
     totals,
 )
 
-_MARKS = {"succeeded": ("ok", "green"), "failed": ("failed", "red"), "skipped": ("skipped", "yellow"), "cancelled": ("stopped", "yellow")}
+_MARKS = {
+    "succeeded": ("ok", "green"),
+    "failed": ("failed", "red"),
+    "skipped": ("skipped", "yellow"),
+    "cancelled": ("stopped", "yellow"),
+}
 _TAIL_LINES = 8
 
 
@@ -117,7 +122,10 @@ def lines(event: Event) -> list[str]:
     if isinstance(event, StageFinished):
         outcome = event.outcome
         details = _details(outcome)
-        return [clean(f"{outcome.path}: {_MARKS[outcome.status][0]}" + (f", {details}" if details else "")), *_trouble(outcome)]
+        return [
+            clean(f"{outcome.path}: {_MARKS[outcome.status][0]}" + (f", {details}" if details else "")),
+            *_trouble(outcome),
+        ]
     if isinstance(event, RunFinished):
         return _summary(event.record)
     return []
@@ -154,7 +162,9 @@ def _trouble(outcome: Outcome) -> list[str]:
 def _summary(record: RunRecord) -> list[str]:
     used = record.totals
     tokens = "tokens unknown" if used.tokens is None else f"{used.tokens} tokens"
-    texts = [f"run {record.id}: {record.status} in {seconds(record.seconds)}, {used.calls} calls, {tokens}, {money(used.cost)}"]
+    texts = [
+        f"run {record.id}: {record.status} in {seconds(record.seconds)}, {used.calls} calls, {tokens}, {money(used.cost)}"
+    ]
     if record.error:
         texts.append(f"  error: {record.error}")
     if record.hint:

@@ -94,7 +94,9 @@ def run_command(argv: list[str]) -> int:
         return 0
     except Exception:
         traceback.print_exc()
-        click.echo(f"flowcraft {__version__}: this is a bug in FlowCraft; please report it with the lines above", err=True)
+        click.echo(
+            f"flowcraft {__version__}: this is a bug in FlowCraft; please report it with the lines above", err=True
+        )
         return BUG
     return result if isinstance(result, int) else 0
 

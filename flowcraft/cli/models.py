@@ -14,7 +14,9 @@ from flowcraft.cli.options import json_option, settings_option
 if TYPE_CHECKING:
     from flowcraft.core.values import ModelSettings
 
-QUALITY_NOTE = "note: answered by the embedded 135M-parameter model: it shows that everything works, not what a good model can do"
+QUALITY_NOTE = (
+    "note: answered by the embedded 135M-parameter model: it shows that everything works, not what a good model can do"
+)
 
 
 @click.group(invoke_without_command=True)
@@ -129,7 +131,9 @@ def show(settings_path: Path | None, as_json: bool) -> None:
     manager = SettingsManager(settings_path)
     rows = describe(manager.settings)
     if as_json:
-        click.echo(json.dumps([{"key": key, "value": value, "origin": origin} for key, value, origin in rows], indent=2))
+        click.echo(
+            json.dumps([{"key": key, "value": value, "origin": origin} for key, value, origin in rows], indent=2)
+        )
         return
     if manager.notice:
         click.echo(manager.notice, err=True)

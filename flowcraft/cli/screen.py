@@ -4,6 +4,7 @@ All text that comes from models, files or services passes `clean` before it reac
 """
 
 import unicodedata
+from collections.abc import Sequence
 from decimal import Decimal
 
 # Format characters that turn text around or hide it (bidirectional controls, tags, zero width), CVE-2021-42574.
@@ -40,7 +41,7 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {value % 60:.0f} s"
 
 
-def table(rows: list[tuple[str, ...]], headings: tuple[str, ...]) -> str:
+def table(rows: Sequence[tuple[str, ...]], headings: tuple[str, ...]) -> str:
     """Left-aligned columns with headings; the last column is not padded."""
     lines = [headings, *rows]
     widths = [max(len(clean(line[column])) for line in lines) for column in range(len(headings))]

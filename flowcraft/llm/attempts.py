@@ -77,9 +77,7 @@ class Attempt:
     def _tell(self, response: LLMResponse | None = None, error: FlowcraftError | None = None) -> None:
         if self._call.observer:
             seconds = time.monotonic() - self._start_s
-            self._call.observer.finished(
-                CallFinished(id=self._id, seconds=seconds, response=response, error=error)
-            )
+            self._call.observer.finished(CallFinished(id=self._id, seconds=seconds, response=response, error=error))
 
 
 class Call:
@@ -142,7 +140,9 @@ class Call:
 
 
 def _is_down(error: ProviderError) -> bool:
-    return error.retryable or isinstance(error, _DOWN) or (error.status or 0) in (404, 410) or (error.status or 0) >= 500
+    return (
+        error.retryable or isinstance(error, _DOWN) or (error.status or 0) in (404, 410) or (error.status or 0) >= 500
+    )
 
 
 def streamed(call: Call, *, show: bool = True) -> Deltas:

@@ -6,6 +6,7 @@ the wire define `deltas`, which sees the whole request with its time limit. Each
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import TracebackType
@@ -195,10 +196,8 @@ class CompletionStream(Iterator[str]):
     def close(self) -> None:
         """End the request; safe to call again and from another thread."""
         self._scope.cancel()
-        try:
+        with suppress(ValueError):  # another thread is inside the generator: the cancelled scope ends it there
             self._deltas.close()
-        except ValueError:  # another thread is inside the generator: the cancelled scope ends it there
-            pass
 
     def __enter__(self) -> "CompletionStream":
         return self

@@ -119,7 +119,12 @@ def _known(settings: Settings, providers: Collection[str], name: str, place: Ori
     if not place.line:
         raise UsageError(f"unknown model '{name}'", hint=hint)
     problem = Problem(
-        file=place.file, line=place.line, column=place.column, code="FC129", message=f"unknown model '{name}'", hint=hint
+        file=place.file,
+        line=place.line,
+        column=place.column,
+        code="FC129",
+        message=f"unknown model '{name}'",
+        hint=hint,
     )
     raise SettingsError([problem])
 

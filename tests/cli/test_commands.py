@@ -184,7 +184,9 @@ class TestValidate:
         assert capsys.readouterr().out == "hello.yaml: ok\nsettings.yaml: ok\n"
 
     def test_all_problems_of_all_files_are_printed(self, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        (workspace / "bad.yaml").write_text("flowcraft: 1\nstages:\n  - id: a\n    promt: x\n  - id: a\n    prompt: y\n")
+        (workspace / "bad.yaml").write_text(
+            "flowcraft: 1\nstages:\n  - id: a\n    promt: x\n  - id: a\n    prompt: y\n"
+        )
         (workspace / "wrong.yaml").write_text("llm:\n  cheap_modell: x\n")
 
         assert run_command(["validate", "bad.yaml", "wrong.yaml"]) == 2
@@ -211,7 +213,9 @@ class TestValidate:
 
         assert "did you mean 'large'?" in capsys.readouterr().out
 
-    def test_an_unknown_model_in_the_settings_is_found(self, settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_an_unknown_model_in_the_settings_is_found(
+        self, settings: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         settings.write_text(settings.read_text().replace("cheap_model: small", "cheap_model: smal"))
 
         assert run_command(["validate", "settings.yaml"]) == 2

@@ -70,7 +70,12 @@ def test_a_whole_answer_is_derived_from_pieces() -> None:
 def test_both_are_derived_from_deltas() -> None:
     response = Wire().chat_completion(HELLO)
 
-    assert (response.content, response.reasoning, response.model, response.request_id) == ("ab", "because", "served", "r1")
+    assert (response.content, response.reasoning, response.model, response.request_id) == (
+        "ab",
+        "because",
+        "served",
+        "r1",
+    )
     assert list(Wire().stream_completion(HELLO)) == ["a", "b"]
 
 

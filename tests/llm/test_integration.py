@@ -124,7 +124,9 @@ def test_technical_failures_are_tried_again() -> None:
 def test_the_next_model_of_the_tier_stands_in_when_one_is_down() -> None:
     books = Books()
     llm = integration(
-        books=books, small=ScriptedProvider(AuthError("key refused", status=401)), spare=ScriptedProvider("spare answer")
+        books=books,
+        small=ScriptedProvider(AuthError("key refused", status=401)),
+        spare=ScriptedProvider("spare answer"),
     )
 
     response = llm.chat_completion(HELLO)
@@ -193,9 +195,9 @@ def test_an_answer_that_never_finishes_is_an_error() -> None:
         return Reply(content="half", finish_reason=None)
 
     with pytest.raises(IncompleteStream) as caught:
-        integration(small=ScriptedProvider(otherwise=unfinished), spare=ScriptedProvider(otherwise=unfinished)).chat_completion(
-            HELLO
-        )
+        integration(
+            small=ScriptedProvider(otherwise=unfinished), spare=ScriptedProvider(otherwise=unfinished)
+        ).chat_completion(HELLO)
 
     assert caught.value.partial_text == "half"
 
@@ -271,7 +273,12 @@ def test_a_closed_scope_of_a_call_leaves_nothing_behind() -> None:
 
 def test_the_limit_of_the_model_applies_unless_one_is_given() -> None:
     small = ScriptedProvider("a", "b")
-    settings = replace(SETTINGS, llm=replace(SETTINGS.llm, models={**SETTINGS.llm.models, "small": replace(model("small"), timeouts=Timeouts(total=7))}))
+    settings = replace(
+        SETTINGS,
+        llm=replace(
+            SETTINGS.llm, models={**SETTINGS.llm.models, "small": replace(model("small"), timeouts=Timeouts(total=7))}
+        ),
+    )
     llm = LLMIntegration(settings, providers={"small": small})
 
     llm.chat_completion(HELLO)
