@@ -162,9 +162,8 @@ def _trouble(outcome: Outcome) -> list[str]:
 def _summary(record: RunRecord) -> list[str]:
     used = record.totals
     tokens = "tokens unknown" if used.tokens is None else f"{used.tokens} tokens"
-    texts = [
-        f"run {record.id}: {record.status} in {seconds(record.seconds)}, {used.calls} calls, {tokens}, {money(used.cost)}"
-    ]
+    facts = f"{used.calls} calls, {tokens}, {money(used.cost)}"
+    texts = [f"run {record.id}: {record.status} in {seconds(record.seconds)}, {facts}"]
     if record.error:
         texts.append(f"  error: {record.error}")
     if record.hint:

@@ -83,7 +83,7 @@ class Attempt:
 class Call:
     """Hands out attempts until one succeeds or nothing is left to try."""
 
-    def __init__(  # noqa: PLR0913 - where all that makes a call comes together
+    def __init__(
         self,
         choice: Choice,
         request: ChatRequest,
