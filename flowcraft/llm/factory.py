@@ -19,7 +19,10 @@ from flowcraft.llm.base import BaseLLMProvider
 ENTRY_POINTS = "flowcraft.providers"
 
 BUILT_IN = {
+    "acp": "flowcraft.llm.providers.acp:AcpProvider",
+    "command": "flowcraft.llm.providers.command:CommandProvider",
     "embedded": "flowcraft.llm.providers.embedded:EmbeddedProvider",
+    "kiro-cli": "flowcraft.llm.providers.kiro:KiroProvider",
     "openai": "flowcraft.llm.providers.openai:OpenAIProvider",
     "replay": "flowcraft.llm.providers.replay:ReplayProvider",
 }
