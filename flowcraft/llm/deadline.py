@@ -1,0 +1,184 @@
+"""Time limits that hold while a thread is blocked in a read, and cancelling it from another thread.
+
+A `Guard` watches over one request. It knows when the request has to end and how its connection is
+aborted; one shared daemon thread aborts what is overdue, `Scope.cancel` aborts at once. The blocked
+thread then sees a broken connection, and `check` tells it why. Socket timeouts cannot do this: each
+byte that drips in starts them anew.
+"""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from flowcraft.core.errors import DeadlineError
+from flowcraft.core.scope import Scope
+from flowcraft.core.values import Timeouts
+
+Abort = Callable[["Guard"], None]
+_LONG_S = 3600.0
+
+
+class Guard:
+    """One request under watch. `sent`, `answered` and `reused` are what its connection has seen."""
+
+    def __init__(self, scope: Scope, timeouts: Timeouts, *, streamed: bool) -> None:
+        self._scope = scope
+        self._total = time.monotonic() + timeouts.total if scope.deadline is None else scope.deadline
+        # A whole answer comes in one piece when it is written: for that there is only the total.
+        self._first_s = timeouts.first_event if streamed else math.inf
+        self._idle_s = timeouts.idle if streamed else math.inf
+        self._abort: Abort | None = None
+        self.overdue: str | None = None  # which limit is over
+        self.fresh = False  # only a new connection will do
+        self.reused = False  # the connection has carried a request before
+        self.sent = False  # bytes of the request may have left
+        self.answered = False  # a byte of the answer has come
+        self._forget = scope.on_cancel(self.abort)
+        _watchdog.add(self)
+        self.limit("connect", timeouts.connect)
+
+    def sending(self) -> None:
+        """The connection is there, the request is about to leave."""
+        self.sent = True
+        self.limit("first_event", self._first_s)
+
+    def started(self) -> None:
+        """The first event has come: from now on the limit is `idle`."""
+        self.limit("idle", self._idle_s)
+
+    def limit(self, what: str, seconds: float) -> None:
+        """Begin a phase that may last `seconds`; `what` is its name in llm.timeouts."""
+        self._limit = what
+        self._limit_s = seconds
+        self.resume()
+        _watchdog.hurry(min(self._due, self._total))
+
+    def pause(self) -> None:
+        """Stop the clock of the phase: it is our side that works now. The total runs on."""
+        self._waiting = False
+
+    def resume(self) -> None:
+        """Start the clock of the phase anew: from here on we wait for the service."""
+        self._due = time.monotonic() + self._limit_s
+        self._waiting = True
+
+    def hold(self, abort: Abort) -> None:
+        """From now on `abort(self)` breaks the connection; it must not block or raise."""
+        self._abort = abort
+        if self.stopped:  # before there was anything to break
+            abort(self)
+
+    def abort(self) -> None:
+        """Break the connection; called from any thread."""
+        abort = self._abort
+        if abort is not None:
+            abort(self)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the connection was, or should be, broken by us."""
+        return self.overdue is not None or self._scope.cancelled
+
+    def left_s(self) -> float:
+        """Seconds left of the phase and of the whole; raises Cancelled or DeadlineError when there are none."""
+        now = time.monotonic()
+        self.expire(now)
+        self.check()
+        return min(self._due, self._total) - now
+
+    def next_look(self, now: float) -> float:
+        """When the watchdog has to look at this one again."""
+        return min(self._due if self._waiting else now + self._limit_s, self._total)
+
+    def expire(self, now: float) -> None:
+        """If a limit is over, note which, and break the connection."""
+        if self.overdue is None:
+            if now >= self._total:
+                self.overdue = "total"
+            elif self._waiting and now >= self._due:
+                self.overdue = self._limit
+            else:
+                return
+        self.abort()
+
+    def check(self) -> None:
+        """Raise Cancelled or DeadlineError if the request was stopped."""
+        self._scope.check()
+        if self.overdue is not None:
+            raise self._error(self.overdue)
+
+    def close(self) -> None:
+        """End the watch."""
+        self._abort = None
+        self._forget()
+        _watchdog.remove(self)
+
+    def _error(self, what: str) -> DeadlineError:
+        limit = f"{self._limit_s:g} s"
+        message = {
+            "total": "the time for the whole call is over",
+            "connect": f"no connection after {limit}",
+            "first_event": f"nothing of the answer had come after {limit}",
+            "idle": f"the answer stopped: nothing more came for {limit}",
+        }[what]
+        hint = f"raise llm.timeouts.{what} if the service is only slow"
+        return DeadlineError(message, sent=self.sent, retryable=what != "total", hint=hint)
+
+
+class _Watchdog:
+    """The thread that breaks overdue requests; started with the first one, shared by all."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._guards: set[Guard] = set()
+        self._wake = math.inf  # when the thread looks next
+        self._thread: threading.Thread | None = None
+
+    def add(self, guard: Guard) -> None:
+        with self._changed:
+            self._guards.add(guard)
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="flowcraft-deadlines", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def remove(self, guard: Guard) -> None:
+        with self._changed:
+            self._guards.discard(guard)
+
+    def hurry(self, due: float) -> None:
+        """Have the thread look no later than `due`; nearly always it would anyway, and is not woken."""
+        with self._changed:
+            if due < self._wake:
+                self._wake = due
+                self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                self._wake = min((guard.next_look(now) for guard in self._guards), default=math.inf)
+                while (left := self._wake - time.monotonic()) > 0:
+                    self._changed.wait(min(left, _LONG_S))
+                guards = list(self._guards)
+            now = time.monotonic()
+            for guard in guards:
+                guard.expire(now)
+            with self._changed:
+                # What is broken needs no further look, even if its thread takes long to notice.
+                self._guards.difference_update(guard for guard in guards if guard.overdue)
+
+
+_watchdog = _Watchdog()
+
+
+def _after_fork() -> None:
+    # Threads do not survive a fork, and a lock may have been held: start anew in the child.
+    global _watchdog
+    _watchdog = _Watchdog()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
