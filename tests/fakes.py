@@ -160,7 +160,7 @@ def llm_of(
     Settings as for `settings_of`; no wait between retries.
     """
     providers = {"small": cheap, "large": expensive or cheap}
-    models = [ModelSettings(name=name, provider="scripted", model=f"{name}-1", prices=prices) for name in providers]
+    models = [ModelSettings(name=name, provider=name, model=f"{name}-1", prices=prices) for name in providers]
     return LLMIntegration(settings_of(*models, **settings), providers=providers, jitter=lambda: 0.0)
 
 

@@ -19,7 +19,7 @@ from flowcraft.core.process import Completed, run
 from flowcraft.core.scope import Scope
 from flowcraft.runner.answers import exact
 from flowcraft.runner.masking import Mask
-from flowcraft.runner.outcome import Event, Execution, Outcome, Task, TextPiece
+from flowcraft.runner.outcome import Channel, Event, Execution, Outcome, Task, TextPiece
 
 # What programs need to find themselves and each other; nothing here holds a credential.
 PASSED_ON = frozenset(
@@ -38,14 +38,16 @@ SHOWN_LINES = 10  # of stderr, in the error
 def execute_command(task: Task, work: Execution, emit: Callable[[Event], None], scope: Scope) -> Outcome:
     """Carry out a run stage. Raises ProcessError or StageError if it cannot be started, Cancelled if stopped."""
     mask = Mask(work.secrets)
-    output = _Output(task, mask, emit)
+    output, errors = _Output(task, "stdout", mask, emit), _Output(task, "stderr", mask, emit)
+    limits: dict[str, Any] = {"timeout_s": task.timeout_s, "scope": scope}
     try:
         with _prepared(work) as (argv, env):
-            done = run(argv, cwd=work.cwd, env=env, timeout_s=task.timeout_s, scope=scope, on_output=output.add)
+            done = run(argv, cwd=work.cwd, env=env, on_output=output.add, on_error=errors.add, **limits)
     except ProcessError as error:
         return _not_ended(task, error, mask)
     finally:
         output.close()
+        errors.close()
     return _ended(task, done, mask)
 
 
@@ -60,7 +62,8 @@ def _ended(task: Task, done: Completed, mask: Mask) -> Outcome:
         error, value = f"it has written too much: {len(done.stdout)} bytes of it are kept", None
     elif task.shape.json:
         read = exact(stdout, task.shape.schema)
-        error = f"its output is not what was agreed on: {'; '.join(read.reasons)}" if read.reasons else None
+        reasons = "; ".join(reason.removeprefix("the answer ") for reason in read.reasons)
+        error = f"its output was not accepted: {reasons}" if reasons else None
         value, rejected = (None, stdout) if error else (read.value, None)
     return Outcome(
         path=task.path,
@@ -87,10 +90,11 @@ def _not_ended(task: Task, error: ProcessError, mask: Mask) -> Outcome:
 
 
 class _Output:
-    """Passes stdout on as text while it arrives, where somebody listens."""
+    """Passes what is written on as text while it arrives, where somebody listens."""
 
-    def __init__(self, task: Task, mask: Mask, emit: Callable[[Event], None]) -> None:
+    def __init__(self, task: Task, channel: Channel, mask: Mask, emit: Callable[[Event], None]) -> None:
         self._path = task.path
+        self._channel = channel
         self._listened_to = task.streamed
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._mask = mask.stream()
@@ -104,7 +108,7 @@ class _Output:
 
     def _tell(self, text: str) -> None:
         if text and self._listened_to:
-            self._emit(TextPiece(self._path, text, "stdout"))
+            self._emit(TextPiece(self._path, text, self._channel))
 
 
 @contextmanager

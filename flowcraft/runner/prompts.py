@@ -30,7 +30,7 @@ from flowcraft.runner.outcome import (
 
 ANSWERS = 2  # the language's default for `attempts`, the first answer included
 CUT_OFF = "it was cut off at the limit of tokens (finish_reason 'length'): be shorter, or raise params.max_tokens"
-FILTERED = "the service held a part of it back (finish_reason 'content_filter')"
+FILTERED = "the service held a part of the answer back (finish_reason 'content_filter')"
 
 
 class Books:
@@ -118,9 +118,9 @@ def _sent_back(answer: str, reasons: tuple[str, ...], shape: Shape) -> list[LLMM
 
 
 def _given_up(task: Task, response: LLMResponse, reasons: tuple[str, ...]) -> Outcome:
-    times = f"after {ANSWERS} answers" if task.shape.json else "of the model"
+    said = "; ".join(reasons)
     error = ReplyError(
-        f"the answer {times} is not what was agreed on: {'; '.join(reasons)}",
+        f"{ANSWERS} answers were not accepted, the last because: {said}" if task.shape.json else said,
         provider=response.provider,
         model=response.model,
         hint="read the rejected answer in the record; try `model: expensive` or a simpler schema",

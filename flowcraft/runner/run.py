@@ -7,6 +7,7 @@ nothing is checked before the first call.
 
 import json
 import logging
+import os
 import secrets
 import tempfile
 import time
@@ -15,7 +16,6 @@ from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from os import PathLike
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -27,9 +27,10 @@ from flowcraft.core.values import Settings
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.pipeline.load import load
 from flowcraft.pipeline.model import Pipeline, Stage
+from flowcraft.pipeline.plan import bind
 from flowcraft.runner.choices import named_models
 from flowcraft.runner.executors import open_executor
-from flowcraft.runner.inputs import resolved, secret_texts, shown
+from flowcraft.runner.inputs import secret_texts, shown
 from flowcraft.runner.names import Names, RunNames
 from flowcraft.runner.outcome import (
     Event,
@@ -50,6 +51,7 @@ from flowcraft.runner.workspace import Workspace
 
 DEFAULT_JOBS = 4  # calls at a time that the usual services allow
 STOP_S = 3.0  # what listens ends within 0.5 s; a program that ignores TERM gets 2 s before KILL
+INTERRUPTED = "not started because the run was interrupted"
 
 Listener = Callable[[Event], None]
 
@@ -57,14 +59,14 @@ log = logging.getLogger(__name__)
 
 
 def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a default
-    pipeline: Pipeline | str | PathLike[str],
+    pipeline: Pipeline | str | os.PathLike[str],
     inputs: Mapping[str, Any] | None = None,
     *,
     settings: SettingsManager | Settings | None = None,
     llm: LLMIntegration | None = None,
     jobs: int | None = None,
     models: Mapping[str, str] | None = None,
-    workspace: str | PathLike[str] | None = None,
+    workspace: str | os.PathLike[str] | None = None,
     keep_going: bool = False,
     on_event: Listener | None = None,
     scope: Scope | None = None,
@@ -77,7 +79,7 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
     Raises UsageError, PipelineError or SettingsError for what is wrong before anything has run.
     """
     checked = pipeline if isinstance(pipeline, Pipeline) else load(Path(pipeline))
-    values = resolved(checked, inputs or {})
+    values = bind(checked, inputs or {}, os.environ)
     place = Workspace(workspace or ".")
     with ExitStack() as stack:
         llm = llm or stack.enter_context(LLMIntegration(settings))
@@ -228,7 +230,7 @@ class _Run:
         """Start nothing more, end what runs and wait for it, but not for ever."""
         self.scope.cancel()
         self.interrupted = True
-        self._never(self.schedule.stop("not started because the run was interrupted"))
+        self.schedule.stop(INTERRUPTED)
         deadline_s = time.monotonic() + STOP_S
         while self.flying:
             try:
@@ -240,6 +242,7 @@ class _Run:
                 log.exception("a stage broke while it was stopped")
         for task in self.flying.values():
             self._note(cancelled(task))
+        self._never({path: INTERRUPTED for path in self.stages if path not in self.outcomes})
 
     def _record(self) -> RunRecord:
         outcomes = tuple(self.outcomes[stage.id] for stage in self.pipeline.stages)

@@ -64,7 +64,7 @@ def test_the_answer_is_the_output_as_it_came() -> None:
 def test_the_attempt_tells_who_answered_and_why_and_what_it_cost() -> None:
     attempt = asked(ScriptedProvider("yes")).attempts[0]
 
-    assert (attempt.name, attempt.model, attempt.provider, attempt.tier) == ("small", "small-1", "scripted", "cheap")
+    assert (attempt.name, attempt.model, attempt.provider, attempt.tier) == ("small", "small-1", "small", "cheap")
     assert (attempt.event, attempt.cause, attempt.finish_reason) == ("first", "default", "stop")
     assert attempt.cost == Decimal("0.00002")
 
@@ -152,7 +152,7 @@ def test_after_two_wrong_answers_the_stage_fails_and_keeps_the_last() -> None:
 
     assert (outcome.status, outcome.output, outcome.rejected) == ("failed", None, '{"nope": 1}')
     assert outcome.error
-    assert "after 2 answers" in outcome.error
+    assert "2 answers were not accepted" in outcome.error
     assert "nope" in outcome.error
     assert outcome.hint
     assert [event.last for event in heard if isinstance(event, AnswerRejected)] == [False, True]
