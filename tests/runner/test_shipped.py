@@ -34,10 +34,7 @@ def change(risk: str, *, approved: bool) -> RunRecord:
             {"match": "how risky it is", "response": json.dumps(analysis)},
             {"match": "Design a change", "response": "One flag."},
             {"match": ["Make this change: add a flag", "Design:"], "response": "print('{}')"},
-            {
-                "match": "for security",
-                "response": json.dumps({"approved": approved, "findings": ["f"] * (not approved)}),
-            },
+            {"match": "for security", "response": json.dumps(verdict)},
         ],
     )
 
