@@ -150,7 +150,8 @@ class Outcome:
 
     `error` is there exactly when it failed, `reason` when it never ran; a failed run stage keeps its
     `output`. `rejected` is the last answer that was not accepted, or what had arrived of a broken one.
-    `warnings` did not stop anything.
+    `warnings` did not stop anything. `resumed` says that an earlier session of the run has done it, `cached_from`
+    which other run; `saved_usd` is what that has saved, None if unknown.
     """
 
     path: str
@@ -167,6 +168,9 @@ class Outcome:
     seconds: float = 0.0
     attempts: tuple[Attempt, ...] = ()
     warnings: tuple[str, ...] = ()
+    resumed: bool = False
+    cached_from: str | None = None
+    saved_usd: Decimal | None = None
 
     def __post_init__(self) -> None:
         if (self.error is not None) != (self.status == "failed"):
@@ -196,6 +200,9 @@ class Outcome:
             "saved": self.saved,
             "seconds": round(self.seconds, 3),
             "warnings": list(self.warnings),
+            "resumed": self.resumed,
+            "cached_from": self.cached_from,
+            "saved_usd": None if self.saved_usd is None else float(self.saved_usd),
             "attempts": [attempt.to_json() for attempt in self.attempts],
         }
 
@@ -259,13 +266,17 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class StageStarted:
-    """A stage begins; `model` and `because` tell who answers a prompt stage, and why."""
+    """A stage begins; `model` and `because` tell who answers a prompt stage, and why.
+
+    `again` says why it runs again in a run that was resumed.
+    """
 
     path: str
     kind: str
     model: str | None = None
     tier: str | None = None
     because: str | None = None
+    again: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

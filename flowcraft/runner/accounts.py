@@ -1,0 +1,84 @@
+"""The account of one stage: every attempt goes through the budget and the ledger before it leaves and when it ends.
+
+Answers that this run had paid for before it was killed, and never made use of, are given out again instead.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from flowcraft.core.values import ModelSettings
+from flowcraft.llm.base import LLMMessage, LLMResponse
+from flowcraft.llm.calls import CallFinished, CallStarted
+from flowcraft.runner.budget import Amounts, Budget, used, worst_case
+from flowcraft.runner.fingerprint import call_key
+from flowcraft.runner.ledger import Ledger
+from flowcraft.runner.outcome import Attempt
+from flowcraft.runner.records import CallRow
+
+
+class Account:
+    """Kept by one stage in one session of a run; its calls may come from any thread, one at a time.
+
+    `earlier` are the calls that earlier sessions of the run have made for the stage.
+    """
+
+    def __init__(
+        self,
+        run: int,
+        session: int,
+        path: str,
+        *,
+        run_id: str,
+        ledger: Ledger,
+        budget: Budget,
+        earlier: Sequence[CallRow] = (),
+    ) -> None:
+        self.run_id = run_id
+        self.attempts = tuple(call.attempt for call in earlier)
+        self._run, self._session, self._path = run, session, path
+        self._ledger, self._budget = ledger, budget
+        self._unused = [call for call in earlier if call.state == "answered" and not call.settled]
+        self._key = ""
+        self._last_id = ""
+        self._reserved: dict[str, Amounts] = {}
+        self._lock = threading.Lock()
+
+    def recalled(
+        self, model: ModelSettings, messages: Sequence[LLMMessage], params: Mapping[str, Any]
+    ) -> LLMResponse | None:
+        """The answer to this question that was paid for and not used, if there is one."""
+        self._key = call_key(model, messages, params)
+        for call in self._unused:
+            if call.key == self._key:
+                self._unused.remove(call)
+                self._last_id = call.id
+                return call.response
+        return None
+
+    def started(self, call: CallStarted) -> None:
+        """Reserve and write down; raises BudgetError, LedgerError or Cancelled, and then nothing is sent."""
+        worst = worst_case(call.choice, call.request, self._budget.limit)
+        self._budget.reserve(worst, call.request.scope)
+        try:
+            self._ledger.call_started(self._run, self._session, self._path, self._key, call, worst)
+        except BaseException:
+            self._budget.settle(worst, {})
+            raise
+        with self._lock:
+            self._reserved[call.id] = worst
+        self._last_id = call.id
+
+    def finished(self, call: CallFinished, attempt: Attempt) -> None:
+        """Write down what came of it, and settle."""
+        with self._lock:
+            worst = self._reserved.pop(call.id)
+        free = attempt.error is not None and attempt.cost == 0
+        amounts = {"calls": Decimal(1)} if free else used(attempt.usage, attempt.cost, worst)
+        self._budget.settle(worst, amounts)
+        self._ledger.call_finished(call, attempt.cost)
+
+    def rejected(self, reasons: Iterable[str]) -> None:
+        """The last answer was not accepted."""
+        self._ledger.rejected(self._last_id, reasons)

@@ -1,0 +1,264 @@
+"""One process at work on one run: what it writes down, what it knows from before, and why each stage runs again.
+
+The coordinator asks here before it starts a task, and tells here how it ended. Three things save a call: the stage
+has ended in this run (`resume`), the same question was answered in another run (cache), the user said so (`--from`).
+"""
+
+import hashlib
+import secrets
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from flowcraft.core.errors import StageError, UsageError
+from flowcraft.core.values import Settings
+from flowcraft.llm.pricebook import rates
+from flowcraft.llm.routing import Choice
+from flowcraft.pipeline.model import Pipeline
+from flowcraft.runner.accounts import Account
+from flowcraft.runner.budget import Budget, limits
+from flowcraft.runner.fingerprint import Fingerprint, fingerprint
+from flowcraft.runner.ledger import FOLDER, Ledger, NewRun
+from flowcraft.runner.leftovers import end_programs
+from flowcraft.runner.outcome import Outcome, RunRecord, Task
+from flowcraft.runner.records import CallRow, Records, StageRow
+from flowcraft.runner.runlock import RunLock
+from flowcraft.runner.selection import Selection
+
+ACTING = frozenset(("kiro-cli", "acp", "command"))  # agents may touch files: an answer alone is not their result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durable:
+    """How a run is kept: `resume` goes on with that run; the others are the options of the same names.
+
+    `fresh` holds stages, or "*" for all. `rerun_unknown` lets a command run again whose end nobody has seen.
+    `options` are stored for a later resume. `ask` may raise a limit that is reached.
+    """
+
+    resume: str | None = None
+    fresh: Collection[str] = ()
+    start_at: str | None = None
+    only: str | None = None
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    rerun_unknown: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ask: Callable[[str, str, Decimal], Decimal | None] | None = None
+
+
+class Session:
+    """Made by `open_session`; everything but the accounts is used by the coordinator alone."""
+
+    def __init__(self, root: Path, ledger: Ledger, pipeline: Pipeline, durable: Durable) -> None:
+        self.ledger = ledger
+        self.resumed = durable.resume is not None
+        self.selection = Selection(pipeline, durable.start_at, durable.only)
+        self.budget = Budget({})
+        self.run_id = ""
+        self._records = Records(ledger.database)
+        self._root, self._pipeline, self._durable = root, pipeline, durable
+        self._run, self._number = 0, 1
+        self._before: Mapping[str, StageRow] = {}
+        self._earlier: Mapping[str, list[CallRow]] = {}
+        self._prints: dict[str, Fingerprint] = {}
+        self._why: dict[str, Mapping[str, Any]] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Files of this run that nobody else needs."""
+        return self._root / FOLDER / "runs" / self.run_id
+
+    def begin(self, inputs: Mapping[str, Any], settings: Settings) -> RunLock:
+        """Write the run, or go on with it; returns its lock. Raises UsageError or LedgerError."""
+        durable, ledger = self._durable, self.ledger
+        self.selection.check(durable.fresh)
+        row = self._records.run(durable.resume) if durable.resume is not None else None
+        self.run_id = row.id if row else f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        lock = RunLock(self._root / FOLDER, self.run_id)
+        try:
+            file = str(self._pipeline.file.resolve())
+            before = row.options.get("budget", {}) if row else {}
+            given = {**before, **{unit: str(value) for unit, value in durable.budget.items()}}
+            limit = {**limits(settings.llm.budget), **limits(given)}
+            options = {**durable.options, "budget": given}
+            if row:
+                self._go_on(row.number, options)
+            else:
+                run = NewRun(
+                    id=self.run_id,
+                    pipeline=self._pipeline.name,
+                    file=file,
+                    file_hash=file_hash(self._pipeline.file),
+                    inputs=inputs,
+                    options=options,
+                )
+                self._run = ledger.begin(run)
+            self.budget = Budget(limit, self._records.spent(self._run) if row else None, ask=durable.ask)
+            self._take_over(file)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+
+    def check_price(self, choice: Choice) -> None:
+        """Refuse a model without a price where the run has a budget in money; raises UsageError."""
+        for model in (choice.model, *choice.fallbacks):
+            if "usd" in self.budget.limit and rates(model) is None:
+                raise UsageError(
+                    f"the run has a budget in money, but the price of '{model.name}' is not known",
+                    hint=f"llm: {{models: {{{model.name}: {{prices: {{input: ..., output: ...}}}}}}}}, "
+                    "or a budget in calls, tokens or credits",
+                )
+
+    def settled(self, path: str, kind: str) -> Outcome | None:
+        """The end of a stage that is not even looked at: another run's result, or one nobody asked for."""
+        if self.selection.unwanted(path):
+            reason = f"not asked for (--only {self.selection.only})"
+            return Outcome(path=path, kind=kind, status="skipped", reason=reason, resumed=True)
+        return self.selection.taken.get(path)
+
+    def known(self, task: Task, choice: Choice | None) -> Outcome | None:
+        """The result of this task if it is known, because nothing that it depends on has changed."""
+        mark = fingerprint(task, choice, self._root)
+        self._prints[task.path] = mark
+        if self._asked_anew(task.stage):
+            self._decided(task.path, "ran", reason="it was asked for anew")
+            return None
+        before = self._before.get(task.path)
+        if before and before.outcome and before.status == "succeeded" and before.fingerprint == mark.whole:
+            return replace(before.outcome, resumed=True)
+        if before is not None:
+            self._decided(task.path, "ran", reason=_again(before, mark))
+        found = self._records.reusable(mark.whole) if choice and choice.model.provider not in ACTING else None
+        if found is None:
+            return None
+        return self._cached(task.path, *found)
+
+    def why_again(self, path: str) -> str | None:
+        """Why a stage of a resumed run runs again, if it had been worked on before."""
+        reason = self._why.get(path, {}).get("reason")
+        return str(reason) if reason else None
+
+    def account(self, task: Task) -> Account:
+        """What keeps the books of one task."""
+        return Account(
+            self._run,
+            self._number,
+            task.path,
+            run_id=self.run_id,
+            ledger=self.ledger,
+            budget=self.budget,
+            earlier=self._earlier.get(task.path, ()),
+        )
+
+    def command_starts(self, task: Task) -> None:
+        """Write that a command is about to be started; raises StageError if it may have done its work before."""
+        if self._refused(task.path):
+            raise StageError(
+                f"'{task.path}' was started before, and nobody has seen its end: it may have done its work",
+                hint=f"look, and if it can run again: flowcraft resume {self.run_id} --on-unknown rerun",
+            )
+        self.ledger.command_started(self._run, task.path, self._prints[task.path], self._why.get(task.path, {}))
+
+    def ended(self, outcome: Outcome, task: Task | None, choice: Choice | None) -> None:
+        """Write how a stage has ended; commands at once, the others with the next commit."""
+        if outcome.resumed or outcome.status == "cancelled" or self._refused(outcome.path):
+            return
+        self.ledger.stage_ended(
+            self._run,
+            outcome,
+            self._prints.get(outcome.path),
+            self._why.get(outcome.path, {"decision": "ran"}),
+            reusable=_reusable(outcome, choice),
+            at_once=task is not None and task.kind == "run",
+        )
+
+    def finish(self, record: RunRecord) -> None:
+        """Write how the run has ended."""
+        self.ledger.end(self._run, record)
+
+    def _go_on(self, number: int, options: Mapping[str, Any]) -> None:
+        self._run = number
+        end_programs(self.run_id)
+        shutil.rmtree(self.folder / "spilled", ignore_errors=True)
+        self._before = self._records.stages(number)
+        done = {path for path, row in self._before.items() if row.status == "succeeded"}
+        paths = {stage.id for stage in self._pipeline.stages}
+        self._earlier = self._records.attempts(number, paths - done if not self._durable.fresh else paths)
+        self._number = self.ledger.begin_again(number, options, file_hash(self._pipeline.file))
+
+    def _take_over(self, file: str) -> None:
+        """The results that `--from` and `--only` build on."""
+        for path in self.selection.reused():
+            if self.resumed:
+                row = self._before.get(path)
+                if row and row.outcome and row.outcome.ok:
+                    self.selection.taken[path] = replace(row.outcome, resumed=True)
+            elif (found := self._records.latest(file, path, before=self._run)) and found[0].outcome:
+                self._prints[path] = Fingerprint(found[0].fingerprint or "", found[0].parts)
+                self.selection.taken[path] = self._cached(path, found[0].outcome, found[1])
+        self.selection.check_complete()
+
+    def _cached(self, path: str, outcome: Outcome, run_id: str) -> Outcome:
+        costs = [attempt.cost for attempt in outcome.attempts]
+        saved = None if any(cost is None for cost in costs) else sum((cost for cost in costs if cost), Decimal(0))
+        self._decided(path, "cached", run=run_id, saved_usd=saved)
+        attempts = tuple(replace(attempt, cached=True) for attempt in outcome.attempts)
+        facts = {"cached_from": outcome.cached_from or run_id, "saved_usd": saved, "saved": None, "seconds": 0.0}
+        return replace(outcome, path=path, attempts=attempts, **facts)
+
+    def _refused(self, path: str) -> bool:
+        before = self._before.get(path)
+        return before is not None and before.status == "started" and not self._durable.rerun_unknown
+
+    def _decided(self, path: str, decision: str, **facts: Any) -> None:
+        self._why[path] = {"decision": decision, **facts}
+
+    def _asked_anew(self, stage: str) -> bool:
+        return "*" in self._durable.fresh or stage in self._durable.fresh or self.selection.anew(stage)
+
+
+@contextmanager
+def open_session(
+    root: Path, pipeline: Pipeline, inputs: Mapping[str, Any], settings: Settings, durable: Durable
+) -> Iterator[Session]:
+    """A session of a run in the workspace `root`; its lock is free again when the block ends."""
+    ledger = Ledger(root, create=durable.resume is None)
+    lock = None
+    try:
+        session = Session(root, ledger, pipeline, durable)
+        lock = session.begin(inputs, settings)
+        yield session
+    finally:
+        with suppress(Exception):
+            ledger.flush()  # what could be written was; an error has been raised where it happened
+        ledger.close()
+        if lock:
+            shutil.rmtree(session.folder / "spilled", ignore_errors=True)
+            lock.release()
+
+
+def file_hash(file: Path) -> str:
+    """The hash of a file's bytes; empty if it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _again(before: StageRow, mark: Fingerprint) -> str:
+    if before.status == "succeeded":
+        return f"changed since it ran: {', '.join(mark.differing(before.parts)) or 'the way FlowCraft asks'}"
+    return {"failed": "it had failed", "skipped": "it had not run"}.get(before.status, "it had not come to its end")
+
+
+def _reusable(outcome: Outcome, choice: Choice | None) -> bool:
+    """Whether other runs may take the result: accepted, of the chosen model itself, and not of an agent."""
+    if choice is None or not outcome.ok or outcome.cached_from or choice.model.provider in ACTING:
+        return False
+    return all(attempt.name == choice.model.name for attempt in outcome.attempts[-1:])
