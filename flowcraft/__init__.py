@@ -7,6 +7,8 @@ next to nothing. This is the only file of the package that re-exports.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from flowcraft.core.version import VERSION
+
 if TYPE_CHECKING:
     from flowcraft.core.errors import FlowcraftError as FlowcraftError
     from flowcraft.core.settings import SettingsManager as SettingsManager
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from flowcraft.llm.integration import LLMIntegration as LLMIntegration
     from flowcraft.runner.run import run_pipeline as run_pipeline
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
     "BaseLLMProvider": "flowcraft.llm.base",

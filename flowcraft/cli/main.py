@@ -11,7 +11,7 @@ from importlib import import_module
 
 import click
 
-from flowcraft import __version__
+from flowcraft.core.version import VERSION
 from flowcraft.core.errors import DocumentError, FlowcraftError
 from flowcraft.core.problems import did_you_mean
 
@@ -59,7 +59,7 @@ class Commands(click.Group):
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="flowcraft")
+@click.version_option(VERSION, prog_name="flowcraft")
 def cli() -> None:
     """Run pipelines of language-model stages written in YAML.
 
@@ -95,7 +95,7 @@ def run_command(argv: list[str]) -> int:
     except Exception:
         traceback.print_exc()
         click.echo(
-            f"flowcraft {__version__}: this is a bug in FlowCraft; please report it with the lines above", err=True
+            f"flowcraft {VERSION}: this is a bug in FlowCraft; please report it with the lines above", err=True
         )
         return BUG
     return result if isinstance(result, int) else 0

@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
-from flowcraft import __version__
+from flowcraft.core.version import VERSION
 from flowcraft.core.errors import AuthError, DeadlineError, FlowcraftError, ProviderError
 from flowcraft.core.scope import Scope
 from flowcraft.llm.agents import jsonrpc
@@ -86,7 +86,7 @@ class Agent:
             {
                 "protocolVersion": PROTOCOL_VERSION,
                 "clientCapabilities": self._launch.policy.capabilities,
-                "clientInfo": {"name": "flowcraft", "title": "FlowCraft", "version": __version__},
+                "clientInfo": {"name": "flowcraft", "title": "FlowCraft", "version": VERSION},
             },
             scope,
         )
