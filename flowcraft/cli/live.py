@@ -1,7 +1,7 @@
 """The view of a run: a live list with the text as it arrives on a terminal, a line per event elsewhere."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
@@ -71,6 +71,7 @@ class LiveList:
         self._console = console
         self._states: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
+        self._shown: set[str] = set()
         self.live = Live(console=console, refresh_per_second=12, get_renderable=self._picture)
 
     def show(self, event: Event) -> None:
@@ -84,7 +85,8 @@ class LiveList:
         elif isinstance(event, StageFinished):
             self._finish(event.outcome)
         elif isinstance(event, RunFinished):
-            self._say(lines(event))
+            self.live.stop()  # the list stays, what follows comes below it
+            self._say(_summary(event.record, self._shown))
         else:
             self._say(lines(event))
 
@@ -95,6 +97,7 @@ class LiveList:
         if text:
             self._console.print(Text(f"{outcome.path}:", style="bold"))
             self._console.print(Text(text), soft_wrap=True)
+            self._shown.add(text)
         self._say(_trouble(outcome))
 
     def _say(self, texts: list[str]) -> None:
@@ -159,7 +162,7 @@ def _trouble(outcome: Outcome) -> list[str]:
     return [clean(text) for text in texts]
 
 
-def _summary(record: RunRecord) -> list[str]:
+def _summary(record: RunRecord, shown: Collection[str] = ()) -> list[str]:
     used = record.totals
     tokens = "tokens unknown" if used.tokens is None else f"{used.tokens} tokens"
     facts = f"{used.calls} calls, {tokens}, {money(used.cost)}"
@@ -170,5 +173,7 @@ def _summary(record: RunRecord) -> list[str]:
         texts.append(f"  = help: {record.hint}")
     for name, value in record.outputs.items():
         text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+        if clean(text).strip("\n") in shown:
+            text = "(the text above)"
         texts.append(f"{name}: {text}" if "\n" not in text else f"{name}:\n{text}")
     return [clean(text) for text in texts]

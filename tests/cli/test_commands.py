@@ -153,7 +153,7 @@ class TestRun:
 
         assert run_command(["run", "hello.yaml", "-i", "request=x"]) == 1
 
-        assert "127.0.0.1:9" in capsys.readouterr().out
+        assert "cannot connect to 127.0.0.1" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("settings", "hello")
