@@ -94,6 +94,7 @@ class LiveList:
         word, style = _MARKS[outcome.status]
         self._states[outcome.path] = Text(f"{word}  {_details(outcome)}".rstrip(), style=style)
         text = self._texts.pop(outcome.path, "").strip("\n")
+        self.live.refresh()  # what is printed above the list comes with the list as it is now
         if text:
             self._console.print(Text(f"{outcome.path}:", style="bold"))
             self._console.print(Text(text), soft_wrap=True)
