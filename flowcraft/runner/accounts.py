@@ -5,6 +5,7 @@ Answers that this run had paid for before it was killed, and never made use of, 
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +17,8 @@ from flowcraft.runner.fingerprint import call_key
 from flowcraft.runner.ledger import Ledger
 from flowcraft.runner.outcome import Attempt
 from flowcraft.runner.records import CallRow
+
+MAX_WAIT_S = 60.0  # longer wishes end a call at once, in a resumed run, too
 
 
 class Account:
@@ -37,6 +40,7 @@ class Account:
     ) -> None:
         self.run_id = run_id
         self.attempts = tuple(call.attempt for call in earlier)
+        self.wait_s = _left_of_wait(earlier[-1]) if earlier else 0.0
         self._run, self._session, self._path = run, session, path
         self._ledger, self._budget = ledger, budget
         self._unused = [call for call in earlier if call.state == "answered" and not call.settled]
@@ -82,3 +86,11 @@ class Account:
     def rejected(self, reasons: Iterable[str]) -> None:
         """The last answer was not accepted."""
         self._ledger.rejected(self._last_id, reasons)
+
+
+def _left_of_wait(call: CallRow) -> float:
+    """Seconds that the service still wants to be left alone for; a clock that was set makes them no longer."""
+    if call.state != "failed" or call.retry_after_s is None or call.ended is None:
+        return 0.0
+    passed_s = (datetime.now(timezone.utc) - datetime.fromisoformat(call.ended)).total_seconds()
+    return min(call.retry_after_s, MAX_WAIT_S, max(0.0, call.retry_after_s - passed_s))

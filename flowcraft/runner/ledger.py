@@ -106,7 +106,8 @@ class Ledger:
         response, error = call.response, call.error
         self._commit(
             (
-                "UPDATE calls SET state = ?, seconds = ?, usd = ?, usage = ?, response = ?, error = ? WHERE id = ?",
+                "UPDATE calls SET state = ?, seconds = ?, usd = ?, usage = ?, response = ?, error = ?,"
+                " retry_after_s = ?, ended = ? WHERE id = ?",
                 (
                     "answered" if response else "failed",
                     call.seconds,
@@ -114,6 +115,8 @@ class Ledger:
                     text_of(usage_data(response.usage)) if response else None,
                     response_text(response) if response else None,
                     str(error) if error else None,
+                    getattr(error, "retry_after_s", None),
+                    _now(),
                     call.id,
                 ),
             )

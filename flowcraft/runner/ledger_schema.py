@@ -62,7 +62,9 @@ CREATE TABLE calls (
     usage TEXT,
     response TEXT,
     rejected TEXT,
-    error TEXT
+    error TEXT,
+    retry_after_s REAL,
+    ended TEXT
 );
 CREATE INDEX calls_of_stage ON calls (run, path);
 """

@@ -15,6 +15,7 @@ from flowcraft.core.scope import Scope
 from flowcraft.llm.base import LLMMessage, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.integration import LLMIntegration
+from flowcraft.runner.accounts import Account
 from flowcraft.runner.answers import Reading, reading
 from flowcraft.runner.outcome import (
     AnswerRejected,
@@ -34,39 +35,57 @@ FILTERED = "the service held a part of the answer back (finish_reason 'content_f
 
 
 class Books:
-    """Observes the calls of one stage: keeps its attempts, tells about each."""
+    """Observes the calls of one stage: keeps its attempts, tells about each, and the `account` before all."""
 
-    def __init__(self, path: str, emit: Callable[[Event], None]) -> None:
+    def __init__(self, path: str, emit: Callable[[Event], None], account: Account | None = None) -> None:
         self.path = path
         self.emit = emit
-        self.attempts: list[Attempt] = []
+        self.account = account
+        self.attempts: list[Attempt] = list(account.attempts) if account else []
         self._open: dict[str, CallStarted] = {}
         self._lock = threading.Lock()
 
     def started(self, call: CallStarted) -> None:
+        if self.account:
+            self.account.started(call)
         with self._lock:
             self._open[call.id] = call
 
     def finished(self, call: CallFinished) -> None:
         with self._lock:
-            attempt = _attempt(self._open.pop(call.id), call)
+            started = self._open.pop(call.id, None)
+            if started is None:  # it never left, or its end could not be written down and is told again
+                return
+            attempt = _attempt(started, call)
             self.attempts.append(attempt)
+        if self.account:
+            self.account.finished(call, attempt)
         self.emit(AttemptEnded(self.path, attempt))
+
+    def rejected(self, number: int, reasons: tuple[str, ...], *, last: bool) -> None:
+        """The answer was not accepted."""
+        if self.account:
+            self.account.rejected(reasons)
+        self.emit(AnswerRejected(self.path, number, reasons, last))
 
 
 def ask(task: Task, question: Question, llm: LLMIntegration, books: Books, scope: Scope) -> Outcome:
     """Carry out a prompt stage. Raises ProviderError, UsageError or Cancelled."""
     messages, params = _opening(task, question, llm)
+    model = llm.choose(task.stage, question.model).model
+    if books.account:
+        scope.wait(books.account.wait_s)
     call = {"model": question.model, "timeout": task.timeout_s, "scope": scope, "observer": books, **params}
     number = 1
     while True:
-        response = _answer(task, llm, books, messages, call)
+        response = books.account.recalled(model, messages, params) if books.account else None
+        response = response or _answer(task, llm, books, messages, call)
         judged = _judged(response, task.shape)
         if not judged.reasons:
             warnings = (f"the answer of '{task.path}': {CUT_OFF}",) if response.finish_reason == "length" else ()
             return Outcome(path=task.path, kind="prompt", status="succeeded", output=judged.value, warnings=warnings)
         last = number == ANSWERS or not task.shape.json
-        books.emit(AnswerRejected(task.path, number, judged.reasons, last))
+        books.rejected(number, judged.reasons, last=last)
         if last:
             return _given_up(task, response, judged.reasons)
         messages += _sent_back(response.content, judged.reasons, task.shape)

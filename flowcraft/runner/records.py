@@ -75,6 +75,8 @@ class CallRow:
     response: LLMResponse | None
     rejected: str | None
     error: str | None
+    retry_after_s: float | None
+    ended: str | None
 
     @property
     def attempt(self) -> Attempt:
@@ -222,6 +224,8 @@ def _call(row: Any) -> CallRow:
         response=response_from(row["response"]) if row["response"] else None,
         rejected=row["rejected"],
         error=row["error"],
+        retry_after_s=row["retry_after_s"],
+        ended=row["ended"],
     )
 
 

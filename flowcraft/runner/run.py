@@ -8,29 +8,31 @@ nothing is checked before the first call.
 import json
 import logging
 import os
-import secrets
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from flowcraft.core.errors import FlowcraftError
+from flowcraft.core.errors import FlowcraftError, LedgerError
 from flowcraft.core.scope import Scope
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import Settings
 from flowcraft.llm.integration import LLMIntegration
+from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.load import load
 from flowcraft.pipeline.model import Pipeline, Stage
 from flowcraft.pipeline.plan import bind
 from flowcraft.runner.choices import named_models
 from flowcraft.runner.executors import open_executor
 from flowcraft.runner.inputs import secret_texts, shown
+from flowcraft.runner.ledger import FOLDER
+from flowcraft.runner.leftovers import remove_temporary
 from flowcraft.runner.names import Names, RunNames
 from flowcraft.runner.outcome import (
     Event,
@@ -45,6 +47,7 @@ from flowcraft.runner.outcome import (
     Task,
 )
 from flowcraft.runner.schedule import Schedule
+from flowcraft.runner.session import Durable, Session, new_id, open_session
 from flowcraft.runner.stages import cancelled, execute, failed
 from flowcraft.runner.tasks import Renderer
 from flowcraft.runner.workspace import Workspace
@@ -70,25 +73,33 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
     keep_going: bool = False,
     on_event: Listener | None = None,
     scope: Scope | None = None,
+    durable: Durable | None = None,
 ) -> RunRecord:
     """Run a pipeline to its end and say what came of it; a failed stage is an outcome, not an exception.
 
     `llm` is used and left open; without it one is made from `settings`. `models` names the model of single stages
     and wins over all else. `on_event` is called in this thread. Ctrl-C, and cancelling `scope` from
-    another thread, end what runs and give a record with the status `interrupted`.
-    Raises UsageError, PipelineError or SettingsError for what is wrong before anything has run.
+    another thread, end what runs and give a record with the status `interrupted`. `durable` writes everything
+    down in the workspace, so that the run can be resumed and what was paid for is used again.
+    Raises UsageError, PipelineError or SettingsError for what is wrong before anything has run, and
+    LedgerError if it cannot be written down.
     """
     checked = pipeline if isinstance(pipeline, Pipeline) else load(Path(pipeline))
     values = bind(checked, inputs or {}, os.environ)
-    place = Workspace(workspace or ".")
+    root = Workspace(workspace or ".").root
     with ExitStack() as stack:
         llm = llm or stack.enter_context(LLMIntegration(settings))
-        for choice in named_models(checked, llm, models or {}):
+        choices = tuple(named_models(checked, llm, models or {}))
+        for choice in choices:
             for model in (choice.model, *choice.fallbacks):
                 llm.provider(model)
-        run_id = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-        names = Names(checked, values, RunNames(run_id, place.root / ".flowcraft" / "runs" / run_id))
-        spilled = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowcraft-")))
+        session = _session(stack, root, checked, values, llm, durable)
+        if session:
+            session.check_prices(choices)
+        run_id = session.run_id if session else new_id()
+        place = Workspace(root, tag=run_id)
+        names = Names(checked, values, RunNames(run_id, root / FOLDER / "runs" / run_id))
+        spilled = session.spilled() if session else stack.enter_context(_temporary_folder())
         limit = jobs or llm.settings.jobs or DEFAULT_JOBS
         run = _Run(
             id=run_id,
@@ -104,9 +115,29 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
             jobs=limit,
             executor=stack.enter_context(open_executor(limit)),
             listener=on_event,
-            scope=Scope(parent=scope),
+            scope=Scope(session.budget.left_s() if session else None, parent=scope),
+            session=session,
         )
         return run.carried_out()
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="flowcraft-") as folder:
+        yield Path(folder)
+
+
+def _session(
+    stack: ExitStack,
+    root: Path,
+    pipeline: Pipeline,
+    values: Mapping[str, Any],
+    llm: LLMIntegration,
+    durable: Durable | None,
+) -> Session | None:
+    if durable is None:
+        return None
+    return stack.enter_context(open_session(root, pipeline, shown(pipeline, values), llm.settings, durable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +166,7 @@ class _Run:
     executor: Executor
     listener: Listener | None
     scope: Scope
+    session: Session | None = None
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     started_s: float = field(default_factory=time.monotonic)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -151,7 +183,7 @@ class _Run:
         except KeyboardInterrupt:
             self.scope.cancel()
         except BaseException:
-            self.listener = None
+            self.listener = self.session = None
             self._stop()
             raise
         finally:
@@ -160,6 +192,8 @@ class _Run:
         if len(self.outcomes) < len(self.pipeline.stages):
             self._stop()
         record = self._record()
+        if self.session:
+            self.session.finish(record)
         self._tell(RunFinished(record))
         return record
 
@@ -172,24 +206,45 @@ class _Run:
             self._take_in(self.inbox.get())
 
     def _begin(self, stage: Stage) -> None:
+        session = self.session
+        outcome = session.settled(stage.id, stage.kind) if session else None
+        if outcome:
+            self._settle(outcome)
+            return
         try:
             if not self.renderer.wanted(stage):
                 self._settle(Outcome(path=stage.id, kind=stage.kind, status="skipped", reason="its `if` is false"))
                 return
             task = self.renderer.task(stage, self.models, streamed=self.listener is not None)
-            self._tell(self._start_of(task))
+            choice = self.llm.choose(task.stage, task.work.model) if isinstance(task.work, Question) else None
+            outcome = session.known(task, choice) if session else None
+            if outcome:
+                self._settle(self._published(task, outcome))
+                return
+            self._tell(self._start_of(task, choice))
+            if session and task.kind == "run":
+                session.command_starts(task)
+        except LedgerError:
+            raise
         except FlowcraftError as error:
             self._settle(failed(stage.id, stage.kind, error))
             return
         self.flying[task.path] = task
-        future = self.executor.submit(execute, task, self.llm, self.inbox.put, self.scope)
+        account = session.account(task) if session else None
+        future = self.executor.submit(execute, task, self.llm, self.inbox.put, self.scope, account)
         future.add_done_callback(lambda done: self.inbox.put(_Landed(task.path, done)))
 
-    def _start_of(self, task: Task) -> StageStarted:
-        if not isinstance(task.work, Question):
-            return StageStarted(task.path, task.kind)
-        choice = self.llm.choose(task.stage, task.work.model)
-        return StageStarted(task.path, task.kind, choice.model.name, choice.tier, choice.because)
+    def _start_of(self, task: Task, choice: Choice | None) -> StageStarted:
+        again = self.session.why_again(task.path) if self.session else None
+        if choice is None:
+            return StageStarted(task.path, task.kind, again=again)
+        return StageStarted(task.path, task.kind, choice.model.name, choice.tier, choice.because, again)
+
+    def _published(self, task: Task, outcome: Outcome) -> Outcome:
+        """A known result with its file, which may have to be written (again)."""
+        if task.save is None or (outcome.resumed and task.save.exists()):
+            return outcome
+        return self._saved(task.save, outcome)
 
     def _take_in(self, message: "Event | _Landed | None") -> None:
         if isinstance(message, _Landed):
@@ -210,6 +265,8 @@ class _Run:
     def _note(self, outcome: Outcome) -> None:
         self.outcomes[outcome.path] = outcome
         self.names.add(outcome)
+        if self.session and outcome.reason != INTERRUPTED:
+            self.session.ended(outcome)
         self._tell(StageFinished(outcome))
 
     def _never(self, reasons: Mapping[str, str]) -> None:
@@ -220,6 +277,8 @@ class _Run:
         value = outcome.output
         text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
         text += "" if text.endswith("\n") else "\n"
+        if self.session and self.session.resumed:
+            remove_temporary(place.parent, self.id)
         try:
             return replace(outcome, saved=self.workspace.write(place, text))
         except FlowcraftError as error:
@@ -238,6 +297,9 @@ class _Run:
                 self._take_in(message)
             except Empty:
                 break
+            except LedgerError as error:
+                self.session = None
+                log.warning("%s", error)
             except Exception:
                 log.exception("a stage broke while it was stopped")
         for task in self.flying.values():
@@ -253,7 +315,7 @@ class _Run:
             status = "failed"
         self.names.run.status = status
         outputs, error, hint = {}, None, None
-        if status == "succeeded":
+        if status == "succeeded" and not (self.session and self.session.selection.only):
             try:
                 outputs = self.renderer.outputs()
             except FlowcraftError as found:

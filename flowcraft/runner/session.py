@@ -7,7 +7,7 @@ has ended in this run (`resume`), the same question was answered in another run 
 import hashlib
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from flowcraft.core.errors import StageError, UsageError
+from flowcraft.core.errors import LedgerError, StageError, UsageError
 from flowcraft.core.values import Settings
 from flowcraft.llm.pricebook import rates
 from flowcraft.llm.routing import Choice
@@ -66,6 +66,7 @@ class Session:
         self._before: Mapping[str, StageRow] = {}
         self._earlier: Mapping[str, list[CallRow]] = {}
         self._prints: dict[str, Fingerprint] = {}
+        self._choices: dict[str, Choice | None] = {}
         self._why: dict[str, Mapping[str, Any]] = {}
 
     @property
@@ -73,12 +74,21 @@ class Session:
         """Files of this run that nobody else needs."""
         return self._root / FOLDER / "runs" / self.run_id
 
+    def spilled(self) -> Path:
+        """A folder for values too large for an environment; gone when the session ends."""
+        place = self.folder / "spilled"
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerError(f"{place} cannot be made: {error.strerror}", hint="check folder and disk") from error
+        return place
+
     def begin(self, inputs: Mapping[str, Any], settings: Settings) -> RunLock:
         """Write the run, or go on with it; returns its lock. Raises UsageError or LedgerError."""
         durable, ledger = self._durable, self.ledger
         self.selection.check(durable.fresh)
         row = self._records.run(durable.resume) if durable.resume is not None else None
-        self.run_id = row.id if row else f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        self.run_id = row.id if row else new_id()
         lock = RunLock(self._root / FOLDER, self.run_id)
         try:
             file = str(self._pipeline.file.resolve())
@@ -105,9 +115,9 @@ class Session:
             raise
         return lock
 
-    def check_price(self, choice: Choice) -> None:
+    def check_prices(self, choices: Iterable[Choice]) -> None:
         """Refuse a model without a price where the run has a budget in money; raises UsageError."""
-        for model in (choice.model, *choice.fallbacks):
+        for model in (model for choice in choices for model in (choice.model, *choice.fallbacks)):
             if "usd" in self.budget.limit and rates(model) is None:
                 raise UsageError(
                     f"the run has a budget in money, but the price of '{model.name}' is not known",
@@ -125,6 +135,7 @@ class Session:
     def known(self, task: Task, choice: Choice | None) -> Outcome | None:
         """The result of this task if it is known, because nothing that it depends on has changed."""
         mark = fingerprint(task, choice, self._root)
+        self._choices[task.path] = choice
         self._prints[task.path] = mark
         if self._asked_anew(task.stage):
             self._decided(task.path, "ran", reason="it was asked for anew")
@@ -165,7 +176,7 @@ class Session:
             )
         self.ledger.command_started(self._run, task.path, self._prints[task.path], self._why.get(task.path, {}))
 
-    def ended(self, outcome: Outcome, task: Task | None, choice: Choice | None) -> None:
+    def ended(self, outcome: Outcome) -> None:
         """Write how a stage has ended; commands at once, the others with the next commit."""
         if outcome.resumed or outcome.status == "cancelled" or self._refused(outcome.path):
             return
@@ -174,8 +185,8 @@ class Session:
             outcome,
             self._prints.get(outcome.path),
             self._why.get(outcome.path, {"decision": "ran"}),
-            reusable=_reusable(outcome, choice),
-            at_once=task is not None and task.kind == "run",
+            reusable=_reusable(outcome, self._choices.get(outcome.path)),
+            at_once=outcome.kind == "run" and outcome.status != "skipped",
         )
 
     def finish(self, record: RunRecord) -> None:
@@ -209,8 +220,9 @@ class Session:
         saved = None if any(cost is None for cost in costs) else sum((cost for cost in costs if cost), Decimal(0))
         self._decided(path, "cached", run=run_id, saved_usd=saved)
         attempts = tuple(replace(attempt, cached=True) for attempt in outcome.attempts)
-        facts = {"cached_from": outcome.cached_from or run_id, "saved_usd": saved, "saved": None, "seconds": 0.0}
-        return replace(outcome, path=path, attempts=attempts, **facts)
+        origin = outcome.cached_from or run_id
+        fresh = replace(outcome, path=path, attempts=attempts, saved=None, seconds=0.0)
+        return replace(fresh, cached_from=origin, saved_usd=saved)
 
     def _refused(self, path: str) -> bool:
         before = self._before.get(path)
@@ -240,7 +252,14 @@ def open_session(
         ledger.close()
         if lock:
             shutil.rmtree(session.folder / "spilled", ignore_errors=True)
+            with suppress(OSError):  # `run.dir` of the templates, if anything is in it
+                session.folder.rmdir()
             lock.release()
+
+
+def new_id() -> str:
+    """A name for a run, in the order of time."""
+    return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def file_hash(file: Path) -> str:

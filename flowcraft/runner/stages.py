@@ -11,7 +11,9 @@ from dataclasses import replace
 from flowcraft.core.errors import Cancelled, FlowcraftError
 from flowcraft.core.scope import Scope
 from flowcraft.llm.integration import LLMIntegration
+from flowcraft.runner.accounts import Account
 from flowcraft.runner.commands import execute_command
+from flowcraft.runner.leftovers import RUN_VARIABLE
 from flowcraft.runner.outcome import Event, Execution, Outcome, Question, Task
 from flowcraft.runner.prompts import Books, ask
 
@@ -25,15 +27,21 @@ def _prompt(task: Task, llm: LLMIntegration, books: Books, scope: Scope) -> Outc
 
 def _run(task: Task, llm: LLMIntegration, books: Books, scope: Scope) -> Outcome:
     assert isinstance(task.work, Execution)
-    return execute_command(task, task.work, books.emit, scope)
+    work = task.work
+    if books.account:
+        work = replace(work, env={RUN_VARIABLE: books.account.run_id, **work.env})
+    return execute_command(task, work, books.emit, scope)
 
 
 KINDS: dict[type, Callable[[Task, LLMIntegration, Books, Scope], Outcome]] = {Question: _prompt, Execution: _run}
 
 
-def execute(task: Task, llm: LLMIntegration, emit: Emit, scope: Scope) -> Outcome:
-    """Carry out `task`; ends soon after `scope` is cancelled. `emit` is called in this thread."""
-    books = Books(task.path, emit)
+def execute(task: Task, llm: LLMIntegration, emit: Emit, scope: Scope, account: Account | None = None) -> Outcome:
+    """Carry out `task`; ends soon after `scope` is cancelled. `emit` is called in this thread.
+
+    `account` keeps the books of a run that can be resumed.
+    """
+    books = Books(task.path, emit, account)
     started_s = time.monotonic()
     try:
         scope.check()

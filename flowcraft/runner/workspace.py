@@ -22,10 +22,11 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Workspace:
-    """The folder a run works in; `root` is absolute and free of links."""
+    """The folder a run works in; `root` is absolute and free of links. `tag` marks its half-written files."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, tag: str = "") -> None:
         self.root = Path(root).resolve()
+        self._tag = tag
         if not self.root.is_dir():
             raise UsageError(f"the workspace {self.root} is not a folder", hint="name an existing folder")
 
@@ -59,7 +60,7 @@ class Workspace:
         relative = place.relative_to(self.root)
         try:
             with self._open_folder(relative.parent) as folder:
-                _replace(folder, place.name, text.encode("utf-8", "replace"))
+                _replace(folder, place.name, text.encode("utf-8", "replace"), self._tag)
         except OSError as error:
             reason = error.strerror or str(error)
             raise StageError(
@@ -143,8 +144,8 @@ def _mode(folder: int, name: str) -> int:
         return -1
 
 
-def _replace(folder: int, name: str, data: bytes) -> None:
-    temporary = f".flowcraft-{secrets.token_hex(8)}.tmp"
+def _replace(folder: int, name: str, data: bytes, tag: str) -> None:
+    temporary = f".flowcraft-{tag}-{secrets.token_hex(4)}.tmp"
     try:
         _write_new(folder, temporary, data, _mode(folder, name))
         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
