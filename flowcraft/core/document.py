@@ -32,8 +32,9 @@ MAX_BYTES = 1 << 20
 Path_ = Sequence[str | int]
 
 _LINE_END = re.compile(r"\r\n?|\n")
-# What YAML cannot hold (YAML 1.2.2, section 5.1), lone surrogates included.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What YAML cannot hold (YAML 1.2.2, section 5.1), lone surrogates included; and a byte order mark in
+# the middle, which nobody sees and parsers read differently.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
 class Document:

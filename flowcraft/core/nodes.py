@@ -31,7 +31,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class PurePythonParser(Reader, Scanner, Parser):
-    """PyYAML's own parser, for where it was built without libyaml."""
+    """PyYAML's own parser, for where it was built without libyaml; stricter with tabs, and with `? ` in `[ ]`."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -199,7 +199,7 @@ class _Builder:
         top.merging = plain and key == _MERGE  # a quoted '<<' is a key like any other
 
     def _bad_key(self, key: Any, start: int, end: int) -> str:
-        if self._text.startswith("{", start) and self._text.startswith("{", start - 1):
+        if start and self._text.startswith("{{", start - 1):
             self._complain(start - 1, start + 1, "this is read as a map", hint=syntax.BRACES)
         elif isinstance(key, (dict, list)):
             self._complain(start, end, f"a {'map' if isinstance(key, dict) else 'list'} cannot be a key")

@@ -16,6 +16,7 @@ TAGS = {_CORE + name: kind for name, kind in _TYPES.items()}
 
 # Python refuses to convert longer ones to text, JSON included (sys.int_info.default_max_str_digits).
 _MAX_DIGITS = 4300
+TOO_LARGE = 10**_MAX_DIGITS
 
 _WORDS: dict[str, bool | None] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
 _WORDS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false", "False", "FALSE"), False)
@@ -58,9 +59,7 @@ def tagged(tag: str, text: str) -> Any:
 
 
 def _integer(text: str, base: int) -> int:
-    # Hexadecimal digits are more than decimal ones: the bound is on what would be printed.
-    bits = _MAX_DIGITS * math.log2(10)
-    if len(text) > _MAX_DIGITS + 1 or (value := int(text, base)).bit_length() > bits:
+    if len(text.lstrip("+-")) > _MAX_DIGITS or abs(value := int(text, base)) >= TOO_LARGE:
         raise ValueError(f"a number may have at most {_MAX_DIGITS} digits")
     return value
 

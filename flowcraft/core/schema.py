@@ -27,6 +27,7 @@ from flowcraft.core.document import Document
 from flowcraft.core.keywords import misused, target
 from flowcraft.core.pattern import TooHard, compiled
 from flowcraft.core.problems import Problem, did_you_mean
+from flowcraft.core.scalars import TOO_LARGE
 from flowcraft.core.syntax import cited, clean
 from flowcraft.core.wording import Words, missing_key
 
@@ -36,8 +37,6 @@ MAX_ANSWERS = 20
 # Keywords looked at for one value of a user's schema: about a second, where `$ref` or `anyOf` multiply.
 MAX_WORK = 100_000
 _MAX_PARTS = 1_000_000
-# The bits of a number with 4,300 digits, more than which Python does not turn into text.
-_MAX_BITS = 14_284
 
 _ANNOTATION = "x-flowcraft"
 _SECRET = re.compile(r"(?i)key|token|secret|passw|credential|auth")
@@ -237,7 +236,7 @@ def _not_json(value: Any) -> str | None:
             waiting += item
         elif isinstance(item, float) and not math.isfinite(item):
             return f"{item} is not a number of JSON"
-        elif isinstance(item, int) and item.bit_length() > _MAX_BITS:
+        elif isinstance(item, int) and abs(item) >= TOO_LARGE:
             return "a number has too many digits"
         elif not isinstance(item, (str, int, float, type(None))):
             return f"a value of type '{type(item).__name__}' is not JSON"

@@ -99,6 +99,8 @@ def _first_character(slip: _Slip) -> Finding | None:
     if not re.search("cannot start any token|node content|keys are not allowed", slip.problem):
         return None
     character = slip.text[slip.index : slip.index + 1]
+    if character == "\t":
+        return slip.at(slip.index, "a tab cannot stand here", "use spaces")
     message = f"an unquoted value cannot start with {cited(character)}" if character else "a value is missing here"
     return slip.at(slip.index, message, "put the value in quotes" if character else None)
 
@@ -113,9 +115,9 @@ def _directive(slip: _Slip) -> Finding | None:
 
 def _alias(slip: _Slip) -> Finding | None:
     if "an alias" in slip.context:
-        return slip.at(slip.begin, "this is not an alias of YAML", ALIAS)
+        return slip.at(slip.begin, "this is read as a YAML alias", ALIAS)
     if "an anchor" in slip.context:
-        return slip.at(slip.begin, "this is not an anchor of YAML", "put a value that starts with '&' in quotes")
+        return slip.at(slip.begin, "this is read as a YAML anchor", "put a value that starts with '&' in quotes")
     return None
 
 
@@ -123,7 +125,9 @@ def _open_quote(slip: _Slip) -> Finding | None:
     if "quoted scalar" not in slip.context:
         return None
     if "escape" in slip.problem or "hexadecimal" in slip.problem:
-        return slip.at(slip.text.rfind("\\", 0, slip.index + 1), "an unknown escape in double quotes", ESCAPE, 2)
+        return slip.at(
+            max(slip.begin, slip.text.rfind("\\", 0, slip.index + 1)), "an unknown escape in double quotes", ESCAPE, 2
+        )
     return slip.at(slip.begin, "this quote is never closed", "close it, or write the text below the key:  key: |")
 
 
@@ -179,6 +183,8 @@ def _after_quote(slip: _Slip) -> Finding | None:
 def _indentation(slip: _Slip) -> Finding | None:
     if "entries are not allowed" in slip.problem:
         return slip.at(slip.index, "a list cannot begin in the line of its key", "put each '- ...' in its own line")
+    if "<document start>" in slip.problem:
+        return slip.at(slip.index, "this does not belong to what stands above", "indent it, or give it a key")
     if "a block" not in slip.context:
         return None
     hint = "keys of one map, and items of one list, begin in the same column"
