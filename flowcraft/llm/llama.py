@@ -24,6 +24,7 @@ INSTALL = "pip install 'flowcraft-sdk[embedded]'"
 # llama.cpp's threads wait for each other by spinning. With libgomp's default, any other busy process
 # makes it 20 to 50 times slower; with this it is about 10 % slower on an idle machine.
 SPIN = "1000"
+DYING_S = 0.5  # a dying process closes its sockets first, and can be waited for later
 PARAMS = {
     "n_parallel": 1,
     "n_predict": 512,  # its default is no limit, and a small model may never stop
@@ -43,9 +44,14 @@ class Llama:
     url: str
     key: str
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked; it has nothing more to say on stdout, so a word or an end there is its end."""
+        return self.child.alive and self.child.read_line(0.0) is None
+
     def why_dead(self) -> ProviderError | None:
-        """End a server that has died and say of what; None if it is alive."""
-        if self.child.alive:
+        """End a server that has died and say of what; None if it lives."""
+        if self.child.alive and self.child.read_line(DYING_S) is None:
             return None
         self.child.stop()
         return _death(self.child, sent=True)

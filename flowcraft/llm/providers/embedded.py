@@ -107,7 +107,7 @@ class EmbeddedProvider(BaseLLMProvider):
         """The running child, or a new one; called by the thread whose turn it is."""
         with self._swap:
             running = self._running
-        if running and running[0].child.alive:
+        if running and running[0].alive:
             return running
         self.close()
         path = weights.named_by_user(self.config.options.get("path")) or weights.pull(scope=scope)
