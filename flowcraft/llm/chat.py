@@ -87,8 +87,8 @@ def _streamed(reply: Reply, reading: Reading) -> Iterator[Delta]:
                 continue  # no sign of life: the clock runs on
             if event.data == "[DONE]":
                 break
-            guard.pause()
-            delta = reading.chunk(_payload(event, reply, reading))
+            guard.waiting = False
+            delta = reading.delta(_payload(event, reply, reading))
             if delta is not None:
                 yield delta
             if reading.finished:
@@ -118,7 +118,7 @@ def _left_over(residual: Event | None, reply: Reply, reading: Reading) -> Iterat
     except (ValueError, LookupError, TypeError):
         return
     if ends:
-        delta = reading.chunk(_payload(residual, reply, reading))
+        delta = reading.delta(_payload(residual, reply, reading))
         if delta is not None:
             yield delta
 

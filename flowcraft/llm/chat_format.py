@@ -18,7 +18,6 @@ MAX_ANSWER_CHARS = 64 * 1024 * 1024
 _OURS = ("messages", "model", "stream")
 # What services call an end that is none: OpenRouter, vLLM, DeepSeek.
 _BROKEN_OFF = ("error", "abort", "aborted", "insufficient_system_resource")
-_KNOWN_ENDS = ("stop", "length", "content_filter")
 
 
 def _refuse_constant(name: str) -> None:
@@ -81,13 +80,44 @@ class Reading:
         """What has come of the answer's text."""
         return self._text.getvalue()
 
-    def chunk(self, payload: Mapping[str, Any]) -> Delta | None:
+    def delta(self, payload: Mapping[str, Any], name: str = "delta") -> Delta | None:
         """The delta in one event of a stream; None if there is nothing in it."""
-        return self._delta(payload, "delta")
+        usage = _usage(payload["usage"]) if payload.get("usage") else None
+        if self.finished:  # the answer is complete; what is still of interest is its price
+            return Delta(usage=usage) if usage else None
+        choice = _first_choice(payload)
+        part = choice.get(name)
+        content: Any = ""
+        reasoning = ""
+        if isinstance(part, dict):
+            content = part.get("content")
+            # Nearly every event is a piece of plain text; the rest takes the long way.
+            if len(part) > 1 or content.__class__ is not str or self._content.half or not content.isascii():
+                content, reasoning = self._rich(part)
+        finish_reason = choice.get("finish_reason")
+        if finish_reason:
+            content += self._content.rest()
+            finish_reason = self._finish(finish_reason, bool(content))
+        if not (content or reasoning or finish_reason or usage):
+            return None
+        if content or reasoning:
+            self.started = True
+            self._text.write(content)
+            self._size += len(content) + len(reasoning)
+            if self._size > MAX_ANSWER_CHARS:
+                raise TransportError(f"the answer is longer than {MAX_ANSWER_CHARS} characters")
+        return Delta(
+            content=content,
+            reasoning=reasoning,
+            finish_reason=finish_reason or None,
+            usage=usage,
+            model=self._model or self._first_model(payload),
+            request_id=self.request_id,
+        )
 
     def whole(self, payload: Mapping[str, Any]) -> Delta:
         """The one delta of an answer that was not streamed."""
-        delta = self._delta(payload, "message")
+        delta = self.delta(payload, "message")
         if not _first_choice(payload):
             raise ReplyError("the service sent no choice to take as the answer")
         if delta is None or not self.finished:
@@ -112,84 +142,48 @@ class Reading:
         error.partial_text = error.partial_text or self.text
         error.retryable = error.retryable and not self.started
 
-    def _delta(self, payload: Mapping[str, Any], name: str) -> Delta | None:
-        usage = _usage(payload["usage"]) if payload.get("usage") else None
-        if self.finished:  # the answer is complete; what is still of interest is its price
-            return Delta(usage=usage) if usage else None
-        choice = _first_choice(payload)
-        part = choice.get(name)
-        content = reasoning = ""
-        if isinstance(part, dict):
-            content = self._content.mend(_text(part.get("content")))
-            reasoning = self._reasoning.mend(_text(part.get("reasoning_content") or part.get("reasoning")))
-            if part.get("tool_calls") or part.get("function_call") or part.get("refusal"):
-                self._refuse(part)
-        finish_reason = choice.get("finish_reason")
-        if finish_reason:
-            content += self._content.rest()
-            finish_reason = self._finish(finish_reason)
-        if not (content or reasoning or finish_reason or usage):
-            return None
-        self._take(content, reasoning)
-        return Delta(
-            content=content,
-            reasoning=reasoning,
-            finish_reason=finish_reason or None,
-            usage=usage,
-            model=self._model or self._first_model(payload),
-            request_id=self.request_id,
-        )
-
-    def _take(self, content: str, reasoning: str) -> None:
-        if content:
-            self._text.write(content)
-        if content or reasoning:
-            self.started = True
-            self._size += len(content) + len(reasoning)
-            if self._size > MAX_ANSWER_CHARS:
-                raise TransportError(f"the answer is longer than {MAX_ANSWER_CHARS} characters")
+    def _rich(self, part: Mapping[str, Any]) -> tuple[str, str]:
+        """Content and reasoning of a part that is more than a piece of plain text."""
+        if part.get("tool_calls") or part.get("function_call"):
+            raise _tools_wanted()
+        self._refusal += str(part.get("refusal") or "")
+        content = self._content.mend(_text(part.get("content")))
+        return content, self._reasoning.mend(_text(part.get("reasoning_content") or part.get("reasoning")))
 
     def _first_model(self, payload: Mapping[str, Any]) -> str | None:
         model = payload.get("model")
         self._model = quoted(model) if isinstance(model, str) and model else None
         return self._model
 
-    def _finish(self, reason: Any) -> str | None:
-        if reason in _KNOWN_ENDS:
-            self.finished = True
-        elif not isinstance(reason, str):
+    def _finish(self, reason: Any, content: bool) -> str | None:
+        if not isinstance(reason, str):
             return None
-        elif reason in _BROKEN_OFF:
+        if reason in _BROKEN_OFF:
             raise TransportError(f"the service broke off its answer ({reason})", retryable=True, hint="ask again")
-        elif reason in ("tool_calls", "function_call"):
+        if reason in ("tool_calls", "function_call"):
             raise _tools_wanted()
         self.finished = True
-        if self._refusal and not self.started:
+        if self._refusal and not (content or self.text):
             raise ReplyError(f"the model refused: {quoted(self._refusal)}", hint="change the prompt or the model")
         return quoted(reason)
-
-    def _refuse(self, part: Mapping[str, Any]) -> None:
-        if not part.get("refusal"):
-            raise _tools_wanted()
-        self._refusal += str(part["refusal"])
 
 
 class _Mender:
     """Makes text that can be encoded: joins emoji cut in two by the service, replaces lone halves."""
 
     def __init__(self) -> None:
-        self._half = ""
+        self.half = ""
 
     def mend(self, text: str) -> str:
-        if text.isascii() and not self._half:
+        if text.isascii() and not self.half:
             return text
-        text, self._half = self._half + text, ""
+        text, self.half = self.half + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
+            text, self.half = text[:-1], text[-1]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def rest(self) -> str:
-        rest, self._half = "\ufffd" if self._half else "", ""
+        rest, self.half = "\ufffd" if self.half else "", ""
         return rest
 
 

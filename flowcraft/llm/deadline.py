@@ -30,6 +30,7 @@ class Guard:
         self._first_s = timeouts.first_event if streamed else math.inf
         self._idle_s = timeouts.idle if streamed else math.inf
         self._abort: Abort | None = None
+        self.waiting = True  # for the service; set it to False while it is our side that works
         self.overdue: str | None = None  # which limit is over
         self.fresh = False  # only a new connection will do
         self.reused = False  # the connection has carried a request before
@@ -55,14 +56,10 @@ class Guard:
         self.resume()
         _watchdog.hurry(min(self._due, self._total))
 
-    def pause(self) -> None:
-        """Stop the clock of the phase: it is our side that works now. The total runs on."""
-        self._waiting = False
-
     def resume(self) -> None:
         """Start the clock of the phase anew: from here on we wait for the service."""
         self._due = time.monotonic() + self._limit_s
-        self._waiting = True
+        self.waiting = True
 
     def hold(self, abort: Abort) -> None:
         """From now on `abort(self)` breaks the connection; it must not block or raise."""
@@ -90,14 +87,14 @@ class Guard:
 
     def next_look(self, now: float) -> float:
         """When the watchdog has to look at this one again."""
-        return min(self._due if self._waiting else now + self._limit_s, self._total)
+        return min(self._due if self.waiting else now + self._limit_s, self._total)
 
     def expire(self, now: float) -> None:
         """If a limit is over, note which, and break the connection."""
         if self.overdue is None:
             if now >= self._total:
                 self.overdue = "total"
-            elif self._waiting and now >= self._due:
+            elif self.waiting and now >= self._due:
                 self.overdue = self._limit
             else:
                 return

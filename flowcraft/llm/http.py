@@ -150,9 +150,9 @@ class Reply:
         plain = not self.headers.get("content-encoding")
         try:
             if raw.chunked:
-                yield from raw.stream(_PIECE, decode_content=True)
+                yield from raw.read_chunked(_PIECE, decode_content=True)
             else:
-                # Not `stream`: on a body that is not chunked, it waits until 64 KiB are there.
+                # Not `stream` or `read`: on a body that is not chunked, it waits until 64 KiB are there.
                 while data := raw.read1(_PIECE, decode_content=True):
                     yield data
                     if plain and raw.length_remaining == 0:  # saves a read that finds nothing

@@ -35,6 +35,9 @@ class EventStream(Iterator[Event]):
         self.residual: Event | None = None
         self._limit = max_event_bytes
         self._block = _Block(max_event_bytes)
+        self._open: list[bytes] = []  # the pieces of a line that has not ended
+        self._open_size = 0
+        self._after_cr = False
         self._events = self._parse(chunks)
 
     def __iter__(self) -> Iterator[Event]:
@@ -44,37 +47,51 @@ class EventStream(Iterator[Event]):
         return next(self._events)
 
     def _parse(self, chunks: Iterable[bytes]) -> Iterator[Event]:
-        block = self._block
-        open_line: list[bytes] = []  # the pieces of a line that has not ended
-        open_size = 0
-        for chunk in _lf_only(_without_bom(chunks)):
-            first, *lines = chunk.split(b"\n")
-            if open_line:
-                open_line.append(first)
-                open_size += len(first)
-                if not lines:
-                    self._check(open_size + block.size)
+        block, limit = self._block, self._limit
+        start: bytes | None = b""  # what there is of the first three bytes
+        for chunk in chunks:
+            if start is not None:
+                start += chunk
+                if len(start) < 3 and _BOM.startswith(start):
                     continue
-                first = b"".join(open_line)
-                open_line = []
-            lines.insert(0, first)
-            rest = lines.pop()
-            for line in lines:
-                if line:
-                    block.take(line)
-                elif (event := block.finish()) is not None:
-                    yield event
-            open_size = len(rest)
-            self._check(open_size + block.size)
-            if rest:
-                open_line.append(rest)
-        if open_line:
-            block.take(b"".join(open_line))
-        self.residual = block.finish()
+                chunk, start = start.removeprefix(_BOM), None
+            if self._after_cr or b"\r" in chunk:
+                chunk = self._lf_only(chunk)
+            if self._open or block.begun or len(chunk) > limit or not chunk.endswith(b"\n\n"):
+                yield from block.events(self._lines(chunk))
+                continue
+            # Whole events, as services send them: no need to look at each line.
+            for part in chunk[:-2].split(b"\n\n"):
+                if part.startswith(b"data: ") and b"\n" not in part:
+                    yield Event("message", part[6:].decode("utf-8", "replace"), block.id)
+                else:
+                    yield from block.events([*part.split(b"\n"), b""])
+        for event in block.events([start or b"", b"".join(self._open), b""]):
+            self.residual = event
 
-    def _check(self, size: int) -> None:
-        if size > self._limit:
+    def _lf_only(self, chunk: bytes) -> bytes:
+        """The chunk with LF as the only line end; a CR at its end ends the line at once."""
+        if self._after_cr and chunk:
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
+        if b"\r" in chunk:
+            self._after_cr = chunk.endswith(b"\r")
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return chunk
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        """The lines that end in this chunk; the rest is kept in pieces, joined once when it ends."""
+        lines = chunk.split(b"\n")
+        self._open.append(lines[0])
+        self._open_size += len(lines[0])
+        if len(lines) > 1:
+            lines[0] = b"".join(self._open)
+            self._open = [lines[-1]] if lines[-1] else []
+            self._open_size = len(lines[-1])
+        lines.pop()
+        if self._open_size + self._block.size > self._limit:
             raise too_large(self._limit)
+        return lines
 
 
 def events(chunks: Iterable[bytes], *, max_event_bytes: int = MAX_EVENT_BYTES) -> EventStream:
@@ -94,18 +111,35 @@ def too_large(limit: int) -> TransportError:
 class _Block:
     """The fields of the event that is being read, and what outlives it: the last id."""
 
-    __slots__ = ("_data", "_event", "_id", "_limit", "_retry", "size")
+    __slots__ = ("_data", "_limit", "_name", "_retry", "begun", "id", "size")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._id = ""
+        self.id = ""
+        self._clear()
+
+    def _clear(self) -> None:
         self._data = bytearray()
-        self._event = b""
+        self._name = b""
         self._retry: int | None = None
+        self.begun = False
         self.size = 0
 
-    def take(self, line: bytes) -> None:
-        """Take in one line that is not empty. Comments and unknown fields leave nothing behind."""
+    def events(self, lines: Iterable[bytes]) -> Iterator[Event]:
+        """Take in lines; an empty one ends an event, which comes out if it has data, as the standard wants it."""
+        for line in lines:
+            if line:
+                self._take(line)
+                continue
+            if self._data:
+                name = self._name.decode("utf-8", "replace") or "message"
+                yield Event(name, self._data[:-1].decode("utf-8", "replace"), self.id, self._retry)
+            if self.begun:
+                self._clear()
+
+    def _take(self, line: bytes) -> None:
+        # Comments and unknown fields leave nothing behind.
+        self.begun = True
         name, _, value = line.partition(b":")
         if value.startswith(b" "):
             value = value[1:]
@@ -116,47 +150,10 @@ class _Block:
             if self.size > self._limit:
                 raise too_large(self._limit)
         elif name == b"event":
-            self._event = value
+            self._name = value
         elif name == b"id":
             if b"\0" not in value:
-                self._id = value.decode("utf-8", "replace")
+                self.id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit():
             with suppress(ValueError):  # more digits than Python takes
                 self._retry = int(value)
-
-    def finish(self) -> Event | None:
-        """End the event; None if it had no data, as the standard wants it."""
-        event = None
-        if self._data:
-            name = self._event.decode("utf-8", "replace") or "message"
-            event = Event(name, self._data[:-1].decode("utf-8", "replace"), self._id, self._retry)
-            self._data = bytearray()
-        self._event = b""
-        self._retry = None
-        self.size = 0
-        return event
-
-
-def _without_bom(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    source = iter(chunks)
-    head = b""
-    for chunk in source:
-        head += chunk
-        if len(head) >= 3 or not _BOM.startswith(head):
-            break
-    yield head[3:] if head.startswith(_BOM) else head
-    yield from source
-
-
-def _lf_only(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks with LF as the only line end; a CR at the end of a chunk ends its line at once."""
-    after_cr = False
-    for chunk in chunks:
-        if after_cr and chunk:
-            after_cr = False
-            if chunk.startswith(b"\n"):
-                chunk = chunk[1:]
-        if b"\r" in chunk:
-            after_cr = chunk.endswith(b"\r")
-            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        yield chunk
