@@ -66,7 +66,8 @@ class EventStream(Iterator[Event]):
                     yield Event("message", part[6:].decode("utf-8", "replace"), block.id)
                 else:
                     yield from block.events([*part.split(b"\n"), b""])
-        for event in block.events([start or b"", b"".join(self._open), b""]):
+        rest = (start or b"") + b"".join(self._open)
+        for event in block.events([rest, b""] if rest else [b""]):
             self.residual = event
 
     def _lf_only(self, chunk: bytes) -> bytes:
