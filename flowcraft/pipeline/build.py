@@ -23,6 +23,7 @@ from flowcraft.pipeline.sites import Site
 
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?", re.ASCII)
 _TIERS = ("cheap", "expensive")
+TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
 
 Place = list[str | int]
 
@@ -155,8 +156,10 @@ class Builder:
             return {} if value else {"not": {}}
         if isinstance(value, dict) and isinstance(value.get("file"), str):
             return self._schema_file(value["file"], [*place, "file"])
+        if not isinstance(value, dict):
+            return {}
         self._complain(check_schema(value), lambda message: self._at(place, message, "FC127"))
-        return _map(value)
+        return value
 
     def _schema_file(self, name: str, place: Place) -> Mapping[str, Any]:
         try:
@@ -185,18 +188,16 @@ class Builder:
             return Input(name=name, schema={"type": data})
         place: Place = ["inputs", name]
         schema = {key: value for key, value in data.items() if key not in ("secret", "env")}
-        unusable = check_schema(schema)
+        unusable = check_schema(schema) if _has_type(schema) else []
         self._complain(unusable, lambda message: self._at(place, message, "FC010"))
         secret = data.get("secret") is True
         if "default" in data and secret:
             message = f"the secret input '{name}' has a default, which is no secret"
             self._at([*place, "default"], message, "FC012", "give it by a variable: env: NAME", at="key")
-        elif "default" in data and not unusable:
+        elif "default" in data and not unusable and _has_type(schema):
             self._complain(
                 check_value(data["default"], schema),
-                lambda message: self._at(
-                    [*place, "default"], f"the default of '{name}' does not fit: {message}", "FC011"
-                ),
+                lambda message: self._at([*place, "default"], _of_default(name, message), "FC011"),
             )
         return Input(
             name=name,
@@ -270,6 +271,17 @@ class Builder:
     def _complain(self, messages: list[str], tell: Callable[[str], None]) -> None:
         for message in messages:
             tell(message)
+
+
+def _has_type(schema: Mapping[str, Any]) -> bool:
+    """Whether shape.py has found nothing wrong with its type."""
+    kinds = schema.get("type", [])
+    return all(kind in TYPES for kind in (kinds if isinstance(kinds, list) else [kinds]))
+
+
+def _of_default(name: str, message: str) -> str:
+    message = message.replace("the answer", "it", 1) if message.startswith("the answer") else message
+    return f"the default of '{name}' does not fit: {message}"
 
 
 def _map(value: Any) -> dict[str, Any]:

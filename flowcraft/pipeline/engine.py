@@ -96,19 +96,19 @@ class _Prepared(NodeTransformer):
         self.generic_visit(node)
         found: list[nodes.Expr] = []
         for child in node.nodes:
-            found += [child] if isinstance(child, nodes.TemplateData) else [_at(child.lineno), child]
+            found += [child] if isinstance(child, nodes.TemplateData) else [_at(_start(child)), child]
         node.nodes = found
         return node
 
     def visit_If(self, node: nodes.If) -> nodes.Node:
         self.generic_visit(node)
         # `at` gives '' and so does not change the outcome.
-        node.test = nodes.Or(_at(node.test.lineno), node.test, lineno=node.lineno)
+        node.test = nodes.Or(_at(_start(node.test)), node.test, lineno=node.lineno)
         return node
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
-        place = nodes.Const(node.iter.lineno, lineno=node.lineno)
+        place = nodes.Const(_start(node.iter), lineno=node.lineno)
         node.iter = _filter(_EACH, node.iter, place)
         return node
 
@@ -130,6 +130,12 @@ class _Prepared(NodeTransformer):
         parts = (node.arg.start, node.arg.stop, node.arg.step)
         nothing = nodes.Const(None, lineno=node.lineno)
         return _filter(_SLICE, node.node, *(nothing if part is None else part for part in parts))
+
+
+def _start(node: nodes.Node) -> int:
+    """Where an expression begins; an operator's own place is in its middle."""
+    places = [node.lineno, *(inner.lineno for inner in node.find_all(nodes.Node))]
+    return min((place for place in places if place is not None), default=0)
 
 
 def _at(offset: int) -> nodes.Filter:

@@ -241,7 +241,12 @@ def _failure(
     if lost is None:
         hint = getattr(error, "hint", None)
         return ExpressionError(_plain(error), expression=text, offset=offset, code="FC300", hint=hint)
-    message = f"'{lost}' is null" if isinstance(error, Refused) else f"'{lost}' has no value: {_plain(error)}"
+    if isinstance(error, Refused):
+        message = f"'{lost}' is null"
+    elif len(lost.path) == 1:
+        message = f"there is no '{lost}' here"
+    else:
+        message = f"'{lost}' has no value: {_plain(error)}"
     hint = f"give a fallback: {lost} | default('...')"
     return ExpressionError(message, expression=text, offset=lost.offset, code="FC300", hint=hint)
 

@@ -121,7 +121,7 @@ def _unique(work: Work, value: Any, attribute: Any = None) -> list[Any]:
     seen: dict[str, Any] = {}
     for item, key in zip(found, _picked(work, found, attribute), strict=True):
         made = as_json(key)
-        work.charge(4 * len(made))
+        work.charge(4 * len(made) + 4 * ITEM)
         seen.setdefault(made, item)
     return list(seen.values())
 

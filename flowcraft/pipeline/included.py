@@ -77,20 +77,28 @@ def located(folder: Path, name: str) -> Path:
 def read(place: Path, name: str) -> TextFile:
     """The text of a file that `located` has found; raises Unusable."""
     try:
-        # A FIFO without a writer would block an ordinary open for ever.
-        handle = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise Unusable("FC130", f"{name} is not a file", "name an ordinary file")
-            data = file.read(MAX_BYTES + 1)
+        data = _content(place)
     except OSError as error:
         raise Unusable("FC130", f"{name} cannot be read: {error.strerror}", "name an ordinary file") from error
+    if data is None:
+        raise Unusable("FC130", f"{name} is not an ordinary file", "name a file of text")
     if len(data) > MAX_BYTES:
         raise Unusable("FC130", f"{name} is larger than {MAX_BYTES >> 20} MiB", "use a part of it")
     try:
         return TextFile(shown(place), data.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise Unusable("FC130", f"{name} is not text in UTF-8 (byte {error.start})", "save it as UTF-8") from error
+
+
+def _content(place: Path) -> bytes | None:
+    """What is in the file, one byte more than is allowed at most; None if it is a folder, a pipe or the like."""
+    # A FIFO without a writer would block an ordinary open for ever.
+    handle = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        return None
+    with open(handle, "rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def _files(root: Path) -> list[str]:

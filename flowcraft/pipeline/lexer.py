@@ -15,7 +15,7 @@ from flowcraft.core.errors import ExpressionError
 
 # More than these nobody writes by hand; what is below them is parsed and compiled in a fraction of a second.
 MAX_BRACKETS = 40
-MAX_TOKENS = 10_000
+MAX_TOKENS = 4_000
 
 STATEMENTS = ("for", "endfor", "if", "elif", "else", "endif")
 
@@ -24,11 +24,11 @@ _TOKEN = re.compile(
     r"""(?P<space>\s+)
       | (?P<float>\d+(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+)(?!\w))
       | (?P<integer>\d+(?!\w))
-      | (?P<name>[^\W\d]\w*)
+      | (?P<name>[A-Za-z_]\w*)
       | (?P<string>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")
       | (?P<foreign>&&|\|\||===|!==|=>|\?\?)
       | (?P<operator>//|\*\*|==|!=|>=|<=|[-+*/%~=<>.,:|()\[\]{}])""",
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.ASCII,  # Python takes other letters for the same name
 )
 _FOREIGN = {
     "&&": "write 'and'",
@@ -39,6 +39,11 @@ _FOREIGN = {
     "?": "write: a if condition else b",
     "??": "write: a | default(b)",
     "=>": "use the filters map, select and selectattr",
+    "\u00a0": "this is a no-break space: type an ordinary one",
+    "\u201c": "use straight quotes",
+    "\u201d": "use straight quotes",
+    "\u2018": "use straight quotes",
+    "\u2019": "use straight quotes",
     "'": "close the quote",
     '"': "close the quote",
 }
@@ -97,6 +102,7 @@ def bare(text: str) -> tuple[Token, ...]:
 
 def _mixed(text: str, opening: re.Match[str]) -> NoReturn:
     plain = re.sub(r"\s*[{%]?}}|%}", "", re.sub(r"\$\{[{%]-?\s*", "", text)).strip()
+    plain = plain.replace("&&", "and").replace("||", "or")
     fail(
         text,
         opening.start(),
@@ -137,7 +143,7 @@ def _inside(text: str, opening: re.Match[str], close: str) -> tuple[list[Token],
             return tokens, token.lineno + len(token.value), token.value.startswith("-")
         tokens.append(token)
         if len(tokens) > MAX_TOKENS:
-            break
+            fail(text, opening.start(), f"this has more than {MAX_TOKENS} words of template language")
     sign = text[opening.start() : opening.start() + 3]
     fail(text, opening.start(), f"{sign} is never closed", hint=f"close it with {close}")
 
@@ -201,12 +207,13 @@ def _balance(text: str, at: int, sign: str, expected: list[str]) -> None:
         expected.append(_BRACKETS[sign])
         if len(expected) > MAX_BRACKETS:
             fail(text, at, f"brackets are nested more than {MAX_BRACKETS} deep")
-    elif sign in (")", "]", "}") and (not expected or expected.pop() != sign):
-        fail(text, at, f"'{sign}' closes nothing")
+    elif sign in (")", "]", "}"):
+        wanted = expected.pop() if expected else None
+        if wanted != sign:
+            fail(text, at, f"'{wanted}' is missing here" if wanted else f"'{sign}' closes nothing")
 
 
 def _unreadable(text: str, at: int, sign: str) -> NoReturn:
-    sign = "?" if sign == "?" else sign
     what = f"'{sign}' is not part of the expression language"
     fail(text, at, what if sign not in "'\"" else "this text has no end", hint=_FOREIGN.get(sign))
 

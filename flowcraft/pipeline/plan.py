@@ -84,4 +84,8 @@ def _misfits(one: Input, value: Any) -> list[str]:
     reasons = check_value(value, one.schema)
     if reasons and one.secret:
         return [f"the secret input '{one.name}' does not fit its schema"]
-    return [f"input '{one.name}': {reason.removeprefix('the answer ')}" for reason in reasons]
+    subject = f"input '{one.name}'"
+    return [
+        reason.replace("the answer", subject, 1) if reason.startswith("the answer") else f"{subject}: {reason}"
+        for reason in reasons
+    ]

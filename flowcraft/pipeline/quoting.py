@@ -72,11 +72,13 @@ class _Scanner:
 
     def scan(self) -> list[Slot]:
         found: list[Slot] = []
-        while self.at < len(self.script) and len(found) < len(self.spans):
-            if self.at in self.spans:
-                found.append(self._slot(self.at, self.spans[self.at]))
-            else:
+        for start, end in self.spans.items():
+            while self.at < start:
                 _STEPS[self.frames[-1].kind](self, self.frames[-1], self.script[self.at])
+            if self.at > start:
+                hint = "to have the sign itself, write ${{ '${{' }}"
+                fail(self.script, start, "a value cannot stand behind a backslash", code="FC210", hint=hint)
+            found.append(self._slot(start, end))
         return found
 
     def _slot(self, start: int, end: int) -> Slot:

@@ -10,7 +10,7 @@ from flowcraft.core.problems import Problem
 from flowcraft.pipeline.expr import Expression, Script, Template
 from flowcraft.pipeline.included import TextFile
 
-_WORD = re.compile(r"\$\{[{%]|\w+|\S")
+_WORD = re.compile(r"\$\{[{%]|&&|\|\||[!=]==?|\w+|\S")
 
 
 @dataclass(frozen=True, slots=True)

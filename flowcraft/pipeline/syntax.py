@@ -4,6 +4,7 @@ The check is a list of what is allowed, made on the parsed tree before anything 
 `lineno` is its offset in the text (see lexer).
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -19,6 +20,7 @@ from flowcraft.pipeline.lexer import Piece, fail, template_tokens
 FUNCTIONS = ("glob", "range", "read")
 MAX_DEPTH = 60
 MAX_BLOCKS = 10
+MAX_BRANCHES = 50
 
 _ALLOWED = (
     nodes.Template,
@@ -70,16 +72,22 @@ _FOREIGN_FUNCTIONS = {
     "failure": "write: not stages.x.ok",
     "always": "leave the condition out: a skipped stage does not stop those below it",
 }
+# Names that Jinja2 itself gives a meaning.
+_TAKEN = ("self", "super", "caller", "varargs", "kwargs")
 _NULLS = ("null", "nil", "undefined", "NULL", "Null")
 _MESSAGES = {
     "got 'end of print statement'": "the expression ends too early",
+    "unexpected 'end of print statement'": "the expression ends too early",
     "got 'end of statement block'": "the statement ends too early",
+    "unexpected 'end of statement block'": "the statement ends too early",
+    "unexpected 'end of template'": "the expression ends too early",
     "Unexpected end of template": "a statement is not closed",
     "got 'end of template'": "the expression ends too early",
 }
 
 Tree = TypeVar("Tree", bound=nodes.Node)
 
+_WORD = re.compile(r"\w+|\S")
 _PARSER = ImmutableSandboxedEnvironment()
 
 
@@ -91,7 +99,7 @@ def expression_tree(text: str, tokens: Iterable[Token]) -> nodes.Expr:
     except (TemplateSyntaxError, RecursionError) as error:
         _refuse(text, error)
     if not parser.stream.eos:
-        _unexpected(text, parser.stream.current)
+        _unexpected(text, parser.stream.current.lineno)
     return _checked(text, found)
 
 
@@ -115,20 +123,19 @@ def _refuse(text: str, error: TemplateSyntaxError | RecursionError) -> NoReturn:
     if isinstance(error, RecursionError):
         fail(text, 0, "this is nested too deep", hint="do this work in a run stage")
     message = str(error.message)
-    ours = next((ours for theirs, ours in _MESSAGES.items() if theirs in message), None)
-    if ours is None and "assign" in message:
-        ours = "'=' does not compare"
     at = min(error.lineno, max(0, len(text) - 1))
+    ours = next((ours for theirs, ours in _MESSAGES.items() if theirs in message), None)
+    if ours:
+        fail(text, at, ours)
+    _unexpected(text, at)
+
+
+def _unexpected(text: str, at: int) -> NoReturn:
     if text[at : at + 1] == "=":
         fail(text, at, "a single '=' does not compare", hint="write '=='")
-    fail(text, at, ours or f"this cannot be read: {message[:1].lower()}{message[1:].rstrip('.')}")
-
-
-def _unexpected(text: str, token: Token) -> NoReturn:
-    if token.type == "assign":
-        fail(text, token.lineno, "a single '=' does not compare", hint="write '=='")
-    shown = text[token.lineno : token.lineno + 20].split()[0]
-    fail(text, token.lineno, f"'{shown}' is not expected here", hint="join with: and, or, ==, in, |, ~")
+    word = _WORD.match(text, at)
+    shown = word[0] if word else "the end"
+    fail(text, at, f"'{shown}' is not expected here", hint="between two values there is one of: and or == in | ~")
 
 
 def _checked(text: str, tree: Tree) -> Tree:
@@ -202,6 +209,14 @@ def _check_name(text: str, node: nodes.Name) -> None:
     if node.name in _NULLS:
         fail(text, node.lineno, f"'{node.name}' is not a value", hint="write 'none', or 'x is defined'")
 
+    if node.name in _TAKEN:
+        fail(text, node.lineno, f"there is no '{node.name}' here")
+
+
+def _check_if(text: str, node: nodes.If) -> None:
+    if len(node.elif_) > MAX_BRANCHES:
+        fail(text, node.lineno, f"this has more than {MAX_BRANCHES} branches")
+
 
 def _check_tuple(text: str, node: nodes.Tuple) -> None:
     if node.ctx == "load":
@@ -213,6 +228,7 @@ _CHECKS: dict[type[nodes.Node], Callable[[str, Any], None]] = {
     nodes.Test: _check_test,
     nodes.Call: _check_call,
     nodes.For: _check_for,
+    nodes.If: _check_if,
     nodes.Name: _check_name,
     nodes.Tuple: _check_tuple,
 }

@@ -82,6 +82,8 @@ class Work:
             elif isinstance(part, (list, tuple)):
                 self.charge(ITEM * len(part))
                 stack.extend(part)
+            elif part is not None and not isinstance(part, (bool, int, float, Undefined)):
+                raise Refused(f"{kind_of(part)} is not plain data")
 
 
 def text_of(value: Any) -> str:
@@ -111,6 +113,7 @@ def number(value: Any) -> int | float:
         if math.isfinite(value) and abs(value) <= MAX_NUMBER:
             return value
         raise Refused("the number becomes too large")
+    _defined(value)
     raise Refused(f"a number is needed here, not {kind_of(value)}")
 
 
