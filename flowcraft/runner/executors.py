@@ -13,9 +13,9 @@ MAX_JOBS = 256  # threads; each may hold a connection and a child process
 def open_executor(jobs: int) -> Iterator[Executor]:
     """Threads for up to `jobs` tasks at once.
 
-    Leaving the block drops what has not started and does not wait: the coordinator has seen the end of
-    every task, or has cancelled it and given up on one that does not listen. `with ThreadPoolExecutor`
-    would hold Ctrl-C back until that one ends.
+    Leaving the block does not wait: the coordinator has seen the end of every task, or has cancelled it
+    and given up on one that does not listen. `with ThreadPoolExecutor` would hold Ctrl-C back until
+    that one ends.
     """
     if not 1 <= jobs <= MAX_JOBS:
         raise UsageError(f"jobs must be from 1 to {MAX_JOBS}, not {jobs}", hint="use --jobs 4, say")
@@ -23,4 +23,4 @@ def open_executor(jobs: int) -> Iterator[Executor]:
     try:
         yield executor
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(wait=False)

@@ -135,6 +135,13 @@ def test_a_command_that_takes_too_long_is_ended_and_says_so() -> None:
     assert "0.3 s" in outcome.error
 
 
+def test_an_output_that_is_too_long_is_a_failure_and_not_a_part_of_it() -> None:
+    outcome = carried_out(script("head -c 20000000 /dev/zero | tr '\\0' x"))
+
+    assert (outcome.status, outcome.output) == ("failed", None)
+    assert "too much" in str(outcome.error)
+
+
 def test_the_output_arrives_piece_by_piece_where_somebody_listens() -> None:
     heard: list[Event] = []
 

@@ -251,6 +251,16 @@ def test_a_cancelled_call_ends_without_an_answer() -> None:
     assert outcome.error is None
 
 
+def test_a_call_that_breaks_because_it_was_cancelled_is_no_failure() -> None:
+    scope = Scope()
+
+    def cancel(_: Any) -> Any:
+        scope.cancel()
+        return TransportError("connection closed")
+
+    assert asked(ScriptedProvider(cancel), scope=scope).status == "cancelled"
+
+
 def test_a_bug_in_a_provider_is_not_taken_for_a_failure_of_the_stage() -> None:
     with pytest.raises(ZeroDivisionError):
         asked(ScriptedProvider(ZeroDivisionError("bug")))

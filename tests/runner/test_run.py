@@ -363,6 +363,16 @@ def test_an_empty_prompt_is_not_sent() -> None:
     assert "prompt of 'a' is empty" in str(record.outcomes[0].error)
 
 
+@pytest.mark.parametrize("folder", ["missing", "..", "/"])
+def test_a_command_runs_in_a_folder_of_the_workspace_only(folder: str) -> None:
+    record = run_(
+        "- {id: a, run: touch started, cwd: '${{ inputs.d }}'}", head="inputs: {d: string}\n", inputs={"d": folder}
+    )
+
+    assert record.outcomes[0].status == "failed"
+    assert f"'{folder}'" in str(record.outcomes[0].error)
+
+
 def test_an_output_that_cannot_be_rendered_fails_the_run() -> None:
     record = run_("- {id: a, run: \"echo '[]'\", output: json}", tail="outputs:\n  x: ${{ stages.a.output[0] }}\n")
 
@@ -382,10 +392,12 @@ def test_a_bug_crosses_to_the_caller_and_ends_the_others() -> None:
         otherwise=lambda request: found(request) if callable(found := answers[request.messages[-1].content]) else found
     )
 
-    with pytest.raises(ZeroDivisionError):
-        run_("- {id: a, needs: [], prompt: wait}\n- {id: b, needs: [], prompt: break}", model)
+    path = written("- {id: a, needs: [], prompt: wait}\n- {id: b, needs: [], prompt: break}")
+    with llm_of(model) as llm:
+        with pytest.raises(ZeroDivisionError):
+            run_pipeline(path, llm=llm)
 
-    assert model.requests[0].scope.cancelled
+        assert model.requests[0].scope.cancelled
 
 
 def test_an_error_of_the_listener_crosses_to_the_caller() -> None:
@@ -411,10 +423,11 @@ def test_an_unknown_model_is_found_before_anything_runs() -> None:
     assert not Path("started").exists()
 
 
-def test_a_provider_that_cannot_be_made_is_found_before_anything_runs() -> None:
-    settings = settings_of(ModelSettings(name="m", provider="no-such-provider", model="x"))
+@pytest.mark.parametrize("provider", ["no-such-provider", "replay"])  # replay without a recording
+def test_a_provider_that_cannot_be_made_is_found_before_anything_runs(provider: str) -> None:
+    settings = settings_of(ModelSettings(name="m", provider=provider, model="x"))
 
-    with pytest.raises(UsageError, match="no-such-provider"):
+    with pytest.raises(UsageError, match=provider):
         run_pipeline(written("- {id: a, run: touch started}\n- {id: b, prompt: x}"), settings=settings)
 
     assert not Path("started").exists()
