@@ -11,12 +11,12 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
-from flowcraft.core.version import VERSION
 from flowcraft.core.errors import AuthError, DeadlineError, FlowcraftError, ProviderError
 from flowcraft.core.scope import Scope
+from flowcraft.core.version import VERSION
 from flowcraft.llm.agents import jsonrpc
 from flowcraft.llm.agents.link import Launch, Link
-from flowcraft.llm.agents.models import choose_model
+from flowcraft.llm.agents.models import choose_mode, choose_model
 from flowcraft.llm.agents.permissions import CANCELLED_OUTCOME, Policy, Refused
 from flowcraft.llm.agents.turn import Turn
 from flowcraft.llm.base import Delta
@@ -67,9 +67,10 @@ class Agent:
         try:
             opened = self._open_session(scope)
             session = str(opened["sessionId"])
-            method, params = choose_model(self._launch.name, opened, model, required=required)
-            if method:
-                self._call(method, {"sessionId": session, **params}, scope)
+            chosen = choose_model(self._launch.name, opened, model, required=required)
+            for method, params in (chosen, choose_mode(opened, self._launch.mode)):
+                if method:
+                    self._call(method, {"sessionId": session, **params}, scope)
             asked = self._link.ask("session/prompt", _prompt(session, text), scope)
             self._link.sent = True
             last = yield from self._turn(session, asked, scope)

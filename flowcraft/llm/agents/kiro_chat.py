@@ -52,22 +52,26 @@ class Reader(Protocol):
 
 def answers(program: OneShot, reader: Reader) -> Iterator[Delta]:
     """The answer of a `chat` run; raises ProviderError. A login prompt is an error at once."""
-    seen = {"stdout": b"", "stderr": b""}
-    for stream, data in program:
-        seen[stream] = (seen[stream] + data)[-_LOGIN_WINDOW:]
-        if not reader.text and asks_for_login(b"\n".join(seen.values()).decode("utf-8", "replace")):
-            raise AuthError(f"{NAME} waits for somebody to log in", hint=PRESETS["kiro"].login)
-        if stream == "stdout":
-            yield from reader.add(data)
-    code = program.completed.returncode
-    stderr = plain(program.completed.stderr.decode("utf-8", "replace"))
     try:
+        yield from _output(program, reader)
+        code = program.completed.returncode
+        stderr = plain(program.completed.stderr.decode("utf-8", "replace"))
         yield from reader.finished(stderr, f"with exit code {code}" if code >= 0 else f"by signal {-code}")
     except ProviderError as error:
         error.partial_text = error.partial_text or reader.text
         if isinstance(error, AuthError):
             error.hint = PRESETS["kiro"].login
         raise
+
+
+def _output(program: OneShot, reader: Reader) -> Iterator[Delta]:
+    seen = {"stdout": b"", "stderr": b""}
+    for stream, data in program:
+        seen[stream] = (seen[stream] + data)[-_LOGIN_WINDOW:]
+        if not reader.text and asks_for_login(b"\n".join(seen.values()).decode("utf-8", "replace")):
+            raise AuthError(f"{NAME} waits for somebody to log in")
+        if stream == "stdout":
+            yield from reader.add(data)
 
 
 class PlainReader:

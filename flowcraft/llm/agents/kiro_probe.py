@@ -72,7 +72,7 @@ def probe(path: str, env: Mapping[str, str], cwd: str, scope: Scope) -> Kiro:
     return Kiro(path, version, frozenset(flag for flag in _FLAGS if re.search(rf"{flag}\b", text)))
 
 
-def check_login(kiro: Kiro, env: Mapping[str, str], cwd: str, scope: Scope) -> None:
+def check_login(kiro: Kiro, env: Mapping[str, str], cwd: str, scope: Scope, *, limit_s: float = WHOAMI_S) -> None:
     """Make sure that somebody is logged in, without ever waiting for it; raises AuthError.
 
     Without a credential most commands start a login and block for ever, so `whoami` has a limit.
@@ -81,7 +81,7 @@ def check_login(kiro: Kiro, env: Mapping[str, str], cwd: str, scope: Scope) -> N
     if missing:
         raise _not_logged_in(missing)
     try:
-        asked = run([kiro.path, "whoami"], env=env, cwd=cwd, scope=scope, timeout_s=WHOAMI_S)
+        asked = run([kiro.path, "whoami"], env=env, cwd=cwd, scope=scope, timeout_s=limit_s)
     except ProcessError as error:
         raise _not_logged_in(f"{NAME} whoami: {error.message}") from error
     said = plain((asked.stdout + asked.stderr).decode("utf-8", "replace")).strip()

@@ -29,7 +29,8 @@ MAX_NOISE = 2000  # lines that are no messages, before the first one that is: th
 class Launch:
     """How an agent is started and spoken to; times in seconds.
 
-    `cwd` None gives it an empty folder of its own. `evict` is the method that makes it forget a session.
+    `cwd` None gives it an empty folder of its own. `mode` is chosen where it is offered.
+    `evict` is the method that makes it forget a session.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Launch:
     policy: Policy = field(default_factory=Policy)
     authenticates: bool = True
     auth_method: str | None = None
+    mode: str | None = None
     evict: str | None = None
     login: str = "log in with the agent's own command"
     start_s: float = 60.0

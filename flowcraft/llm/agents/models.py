@@ -1,4 +1,7 @@
-"""Which request makes an agent use a model: agents offer theirs in one of two ways."""
+"""Which requests make an agent use a model and a mode: agents offer their models in one of two ways.
+
+A model may be named by its id or by the name that the agent shows (Qwen's ids are made for machines).
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,20 +22,31 @@ def choose_model(
     option = _model_option(opened)
     models = opened.get("models")
     models = models if isinstance(models, Mapping) else {}
-    offered = [*_values(option), *_ids(models)]
-    if model in (option.get("currentValue"), models.get("currentModelId")):
+    by_option, by_method = _names(option, "value"), _names(models, "modelId")
+    chosen = by_option.get(model) or by_method.get(model)
+    if chosen is None and not required:
         return None, {}
-    if model in _values(option):
-        return "session/set_config_option", {"configId": option["id"], "value": model}
-    if model not in offered and not required:
-        return None, {}
-    if offered and model not in offered:
+    if chosen is None and (by_option or by_method):
         raise ProviderError(
             f"{agent} has no model '{model}'",
             sent=False,
-            hint=did_you_mean(model, offered) or "leave `model` out to use the agent's own choice",
+            hint=did_you_mean(model, {*by_option, *by_method}) or "leave `model` out to use the agent's own choice",
         )
-    return "session/set_model", {"modelId": model}
+    if chosen and chosen in (option.get("currentValue"), models.get("currentModelId")):
+        return None, {}
+    if model in by_option:
+        return "session/set_config_option", {"configId": option["id"], "value": chosen}
+    return "session/set_model", {"modelId": chosen or model}
+
+
+def choose_mode(opened: Mapping[str, Any], mode: str | None) -> tuple[str | None, dict[str, Any]]:
+    """The method and parameters that choose `mode`; None where it is chosen already or not offered."""
+    modes = opened.get("modes")
+    modes = modes if isinstance(modes, Mapping) else {}
+    offered = [entry.get("id") for entry in modes.get("availableModes") or [] if isinstance(entry, Mapping)]
+    if mode is None or mode not in offered or mode == modes.get("currentModeId"):
+        return None, {}
+    return "session/set_mode", {"modeId": mode}
 
 
 def _model_option(opened: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -43,8 +57,11 @@ def _model_option(opened: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def _values(option: Mapping[str, Any]) -> list[str]:
-    return [str(choice["value"]) for choice in _choices(option.get("options")) if "value" in choice]
+def _names(offer: Mapping[str, Any], key: str) -> dict[str, str]:
+    """The id for each id and each name of what is offered."""
+    entries = [entry for entry in _choices(offer.get("options") or offer.get("availableModels")) if key in entry]
+    names = {str(entry["name"]): str(entry[key]) for entry in entries if "name" in entry}
+    return names | {str(entry[key]): str(entry[key]) for entry in entries}
 
 
 def _choices(options: Any) -> Iterator[Mapping[str, Any]]:
@@ -52,9 +69,3 @@ def _choices(options: Any) -> Iterator[Mapping[str, Any]]:
         if isinstance(choice, Mapping):
             yield choice
             yield from _choices(choice.get("options"))  # options may come in groups
-
-
-def _ids(models: Mapping[str, Any]) -> list[str]:
-    available = models.get("availableModels")
-    available = available if isinstance(available, list) else []
-    return [str(entry["modelId"]) for entry in available if isinstance(entry, Mapping) and "modelId" in entry]

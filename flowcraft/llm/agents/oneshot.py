@@ -13,6 +13,7 @@ from types import TracebackType
 from flowcraft.core.errors import DeadlineError, ProcessError, TransportError
 from flowcraft.core.process import MAX_OUTPUT_BYTES, Completed, run
 from flowcraft.core.scope import Scope
+from flowcraft.core.values import Timeouts
 
 GLANCE_S = 0.05  # how late a cancel may be noticed
 _QUEUED = 256  # blocks; then the program has to wait
@@ -22,8 +23,8 @@ class OneShot:
     """A running program; iterate over its output, then look at `completed`. A context manager.
 
     Pieces are pairs of `stdout` or `stderr` and bytes; nothing of the program is left when the block ends.
-    Raises TransportError if it floods, DeadlineError if it is silent for `silence_s` or the scope's time is
-    over, Cancelled if the scope was; ProcessError if it cannot be started.
+    Raises TransportError if it floods, DeadlineError if it is silent for longer than `limits` say or the scope's
+    time is over, Cancelled if the scope was; ProcessError if it cannot be started.
     """
 
     def __init__(
@@ -32,12 +33,12 @@ class OneShot:
         argv: Sequence[str],
         *,
         scope: Scope,
-        silence_s: float,
+        limits: Timeouts,
         env: Mapping[str, str],
         cwd: str | None,
         stdin: bytes = b"",
     ) -> None:
-        self._name, self._caller, self._silence_s = name, scope, silence_s
+        self._name, self._caller, self._limits = name, scope, limits
         self._own = Scope(parent=scope)
         self._pieces: queue.Queue[tuple[str, bytes] | None] = queue.Queue(_QUEUED)
         self._completed: Completed | None = None
@@ -63,21 +64,21 @@ class OneShot:
         self._own.close()
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        size, since = 0, time.monotonic()
+        size, since, silence_s = 0, time.monotonic(), self._limits.first_event
         while True:
             try:
                 piece = self._pieces.get(timeout=GLANCE_S)
             except queue.Empty:
                 self._caller.check()
-                if time.monotonic() - since >= self._silence_s:
+                if time.monotonic() - since >= silence_s:
                     raise DeadlineError(
-                        f"{self._name} has written nothing for {self._silence_s:g} s",
-                        hint="check that it is logged in, or raise llm.timeouts.idle",
+                        f"{self._name} has written nothing for {silence_s:g} s",
+                        hint="check that it is logged in, or raise llm.timeouts.first_event and idle",
                     ) from None
                 continue
             if piece is None:
                 break
-            size, since = size + len(piece[1]), time.monotonic()
+            size, since, silence_s = size + len(piece[1]), time.monotonic(), self._limits.idle
             if size > MAX_OUTPUT_BYTES:
                 raise TransportError(f"{self._name} wrote more than {MAX_OUTPUT_BYTES >> 20} MiB and was stopped")
             yield piece

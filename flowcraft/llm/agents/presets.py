@@ -21,6 +21,7 @@ _SET = {"NO_COLOR": "1", "TERM": "dumb"}
 class Preset:
     """A known agent: the command line of its ACP mode, its own variables, how to install it and log in.
 
+    `asks` is the mode in which it asks before it uses a tool; some start in one in which they do not.
     `authenticates`: whether it knows the method `authenticate`. `evict`: the method that makes it
     forget a session, where it does not say so itself.
     """
@@ -29,6 +30,7 @@ class Preset:
     variables: tuple[str, ...] = ()
     install: str = ""
     login: str = "log in with the agent's own command"
+    asks: str | None = None
     authenticates: bool = True
     evict: str | None = None
 
@@ -47,12 +49,14 @@ PRESETS: Mapping[str, Preset] = {
         ("QWEN_*", "OPENAI_*", "DASHSCOPE_*", "BAILIAN_*"),
         "npm install -g @qwen-code/qwen-code",
         "run `qwen` once and log in, or set OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_MODEL",
+        asks="default",
     ),
     "gemini": Preset(
         ("gemini", "--acp"),
         ("GEMINI_*", "GOOGLE_*"),
         "npm install -g @google/gemini-cli",
         "run `gemini` once and log in, or set GEMINI_API_KEY",
+        asks="default",
     ),
     "opencode": Preset(
         ("opencode", "acp"),
@@ -65,12 +69,14 @@ PRESETS: Mapping[str, Preset] = {
         ("ANTHROPIC_*", "CLAUDE_*"),
         "npm install -g @agentclientprotocol/claude-agent-acp",
         "run `claude` once and log in, or set ANTHROPIC_API_KEY",
+        asks="default",
     ),
     "codex": Preset(
         ("codex-acp",),
         ("CODEX_*", "OPENAI_*"),
         "npm install -g @agentclientprotocol/codex-acp",
         "run `codex login`, or set OPENAI_API_KEY",
+        asks="read-only",
     ),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowcraft.core.errors import ReplyError, TransportError
 from flowcraft.llm.agents.failures import disguised, empty
-from flowcraft.llm.agents.usage import metered_credits, usage_of
+from flowcraft.llm.agents.usage import added, metered_credits, piece_of_usage, usage_of
 from flowcraft.llm.base import Delta, Usage
 
 # max_turn_requests: the agent was cut off, too, if not by tokens.
@@ -26,7 +26,7 @@ class Turn:
     def __init__(self, agent: str) -> None:
         self._agent = agent
         self._text: list[str] = []
-        self._thoughts = False
+        self._pieces: Usage | None = None
         self._credits: Decimal | None = None
         self._tools: set[str] = set()
 
@@ -42,6 +42,7 @@ class Turn:
     def update(self, update: Mapping[str, Any]) -> Delta | None:
         """Take in a `session/update`; the delta is there if it brought text."""
         kind = update.get("sessionUpdate")
+        self._pieces = added(self._pieces, piece_of_usage(update))
         if kind == "agent_message_chunk":
             text = _text(update.get("content"))
             if text:
@@ -50,7 +51,6 @@ class Turn:
         elif kind == "agent_thought_chunk":
             text = _text(update.get("content"))
             if text:
-                self._thoughts = True
                 return Delta(reasoning=text)
         elif kind in ("tool_call", "tool_call_update"):
             self._note_tool(update)
@@ -86,7 +86,7 @@ class Turn:
         return Delta(finish_reason=FINISH_REASONS[str(reason)], usage=usage)
 
     def _usage(self, result: Mapping[str, Any]) -> Usage | None:
-        usage = usage_of(result)
+        usage = usage_of(result) or self._pieces
         return usage if self._credits is None else replace(usage or Usage(), credits=self._credits)
 
     def _note_tool(self, update: Mapping[str, Any]) -> None:

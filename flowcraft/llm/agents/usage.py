@@ -1,4 +1,8 @@
-"""What an agent has used, wherever it says so; what it does not say stays unknown."""
+"""What an agent has used, wherever it says so; what it does not say stays unknown.
+
+Tokens stand in the answer to the prompt (`usage`, or Gemini's `_meta.quota`), or piecemeal in the updates, once
+per call of the model (Qwen's `_meta.usage`). Context sizes (`usage_update`) are no usage.
+"""
 
 import re
 from collections.abc import Mapping
@@ -7,6 +11,7 @@ from typing import Any
 
 from flowcraft.llm.base import Usage
 
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 _TRAILER = re.compile(r"▸ Credits:\s*([0-9]+(?:[.,][0-9]+)?)?")
 
 
@@ -15,10 +20,8 @@ def usage_of(result: Mapping[str, Any]) -> Usage | None:
     usage = result.get("usage")
     if isinstance(usage, Mapping):
         return _from_usage(usage)
-    found: Any = result
-    for key in ("_meta", "quota", "token_count"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    if not isinstance(found, Mapping):
+    found = _within(result, "_meta", "quota", "token_count")
+    if found is None:
         return None
     return _known(
         prompt_tokens=_count(found.get("input_tokens")),
@@ -26,6 +29,22 @@ def usage_of(result: Mapping[str, Any]) -> Usage | None:
         total_tokens=_count(found.get("total_tokens")),
         cached_tokens=_count(found.get("cached_tokens")),
     )
+
+
+def piece_of_usage(update: Mapping[str, Any]) -> Usage | None:
+    """The usage of one call of the model, in the `_meta` of an update."""
+    found = _within(update, "_meta", "usage")
+    return None if found is None else _from_usage(found)
+
+
+def added(one: Usage | None, other: Usage | None) -> Usage | None:
+    """Both together; what one of them does not know counts as what the other knows."""
+    if one is None or other is None:
+        return one or other
+    both = {
+        name: [count for count in (getattr(one, name), getattr(other, name)) if count is not None] for name in _TOKENS
+    }
+    return Usage(**{name: sum(counts) for name, counts in both.items() if counts})  # type: ignore[arg-type]  # tokens
 
 
 def metered_credits(params: Mapping[str, Any]) -> Decimal | None:
@@ -63,6 +82,12 @@ def _from_usage(usage: Mapping[str, Any]) -> Usage | None:
         cached_tokens=read,
         reasoning_tokens=thought,
     )
+
+
+def _within(value: Any, *keys: str) -> Mapping[str, Any] | None:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else None
 
 
 def _known(**counts: int | None) -> Usage | None:

@@ -1,7 +1,8 @@
 """Provider `acp`: any agent that speaks the Agent Client Protocol over stdio.
 
 Options of a model: `agent` (a preset) or `command`; `cwd` (an empty folder if it is missing), `env` (names of
-variables to pass on), `permission` (reject or allow), `reads` and `writes` (globs below `cwd`), `auth_method`.
+variables to pass on), `permission` (reject or allow), `reads` and `writes` (globs below `cwd`), `mode`,
+`auth_method`.
 """
 
 import os
@@ -53,6 +54,7 @@ class AcpProvider(BaseLLMProvider):
             cwd=folder(self.config),
             policy=policy(self.config),
             authenticates=preset.authenticates,
+            mode=self.config.options.get("mode") or preset.asks,
             auth_method=self.config.options.get("auth_method"),
             evict=preset.evict,
             login=preset.login,
