@@ -35,7 +35,7 @@ MAX_SCHEMA_BYTES = 64 * 1024
 MAX_SCHEMA_DEPTH = 50
 MAX_ANSWERS = 20
 # Keywords looked at for one value of a user's schema: about a second, where `$ref` or `anyOf` multiply.
-MAX_WORK = 100_000
+MAX_WORK = 80_000
 _MAX_PARTS = 1_000_000
 
 _ANNOTATION = "x-flowcraft"
@@ -196,8 +196,10 @@ class _Report:
         self.problems.append(self._document.problem(place, message, code=code, hint=hint, at=at, quiet=quiet))
 
     def _name(self, place: list[str | int]) -> str:
+        if len(place) <= len(self._path) and self._where:
+            return self._where
         if not place:
-            return self._where or "the file"
+            return "the file"
         if isinstance(place[-1], int):
             return f"item {place[-1] + 1} of {self._name(place[:-1])}"
         return cited(place[-1])
