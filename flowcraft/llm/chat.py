@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from flowcraft.core.errors import AuthError, IncompleteStream, ProviderError, TransportError
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Delta
-from flowcraft.llm.chat_format import Reading, decoded, encoded
+from flowcraft.llm.chat_format import Reading, Shape, decoded, encoded
 from flowcraft.llm.http import Reply, Wire
 from flowcraft.llm.sse import Event, events
 from flowcraft.llm.status import fault_in, refusal, refusal_in_stream
@@ -22,7 +22,7 @@ _GRACE_S = 1.0  # for the usage and [DONE], once the answer is complete
 class Chat:
     """One service that speaks chat completions; `provider` and `config` name it in errors.
 
-    `auth_hint` is what a user can do when the service refuses the credentials.
+    `auth_hint` is what a user can do when the service refuses the credentials, `shape` changes the body.
     """
 
     def __init__(
@@ -31,12 +31,14 @@ class Chat:
         config: ModelSettings,
         *,
         auth_hint: str | None = None,
+        shape: Shape | None = None,
         keep_alive: bool = True,
         direct: bool = False,
     ) -> None:
         self._provider = provider
         self._config = config
         self._auth_hint = auth_hint
+        self._shape = shape
         self._wire = Wire(keep_alive=keep_alive, direct=direct)
 
     def deltas(self, request: ChatRequest, target: Callable[[], Target]) -> Iterator[Delta]:
@@ -46,7 +48,7 @@ class Chat:
         """
         reading = Reading()
         try:
-            body = encoded(request, self._config)
+            body = encoded(request, self._config, self._shape)
             url, headers = target()
             with self._wire.post(
                 url,

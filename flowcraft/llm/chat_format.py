@@ -6,7 +6,7 @@ refuses what would be mistaken for an answer.
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowcraft.core.errors import IncompleteStream, ProviderError, ReplyError, TransportError, UsageError
@@ -28,7 +28,11 @@ _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
-def encoded(request: ChatRequest, config: ModelSettings) -> bytes:
+Shape = Callable[[dict[str, Any]], None]
+"""Changes the body of a request to what one service expects beyond the usual format."""
+
+
+def encoded(request: ChatRequest, config: ModelSettings, shape: Shape | None = None) -> bytes:
     """The request as the body of a POST; parameters of the request win over those of the settings."""
     for name in _OURS:
         if name in request.params:
@@ -43,6 +47,8 @@ def encoded(request: ChatRequest, config: ModelSettings) -> bytes:
     if request.stream:
         body["stream"] = True
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    if shape is not None:
+        shape(body)
     try:
         return _encode({name: value for name, value in body.items() if value is not None}).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:

@@ -247,6 +247,11 @@ class _Target:
         self.timeout = 60.0 if socks else None
 
 
+def prepared_host(url: str) -> str:
+    """The host (with its port, if it is named) that a request to `url` really goes to; raises UsageError."""
+    return _Target(url, {}, {}).host
+
+
 def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
     """The parts of the headers that must not be shown when a service repeats them."""
     return tuple(word for value in headers.values() for word in value.split() if len(word) >= 6)
