@@ -123,14 +123,12 @@ class PeerLock:
         self._beat = threading.Thread(target=self._keep_fresh, name="flowcraft-qwen-lock", daemon=True)
 
     def __enter__(self) -> "PeerLock":
-        orphan = self._own.note.get("lock") if self._own.exclusive else None
+        self.clear_orphan()
         self._own.leave(lock=self._text)  # before the file is there, or a kill in between leaves a riddle
         until_s = time.monotonic() + self._wait_s
         watched = _Watched()
         while not self._made():
-            if _content(self._path) == orphan and orphan:
-                self._take_away(lambda aside: _content(aside) == orphan)
-            elif watched.stale(self._path):
+            if watched.stale(self._path):
                 log.warning("taking over the stale lock %s", self._path)
                 self._take_away(watched.is_same)
             else:
@@ -154,6 +152,12 @@ class PeerLock:
     def held(self) -> bool:
         """Whether the lock file is still there and ours."""
         return _content(self._path) == self._text
+
+    def clear_orphan(self) -> None:
+        """Remove the lock file of a process that was killed while it held `own`, too."""
+        orphan = self._own.note.get("lock") if self._own.exclusive else None
+        if orphan and _content(self._path) == orphan:
+            self._take_away(lambda aside: _content(aside) == orphan)
 
     def _made(self) -> bool:
         try:

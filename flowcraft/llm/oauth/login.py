@@ -12,7 +12,7 @@ from flowcraft.llm.oauth import credentials
 from flowcraft.llm.oauth.credentials import Credentials, CredentialsError, LoginRequired, NoCredentials
 from flowcraft.llm.oauth.locks import OwnLock, PeerLock
 from flowcraft.llm.oauth.service import DeviceCode, Grant, OAuthService, Pending
-from flowcraft.llm.oauth.storage import Replacement, as_fields
+from flowcraft.llm.oauth.storage import Replacement, as_fields, sweep
 
 _LONGEST_INTERVAL_S = 10.0
 
@@ -48,7 +48,8 @@ def save(path: Path, grant: Grant, scope: Scope) -> None:
         try:
             place.commit(as_fields(existing(path), grant.fields(time.time())))
         except OSError as error:
-            raise CredentialsError(f"cannot write {path}: {error.strerror}", hint="make room and sign in again") from None
+            why = f"cannot write {path}: {error.strerror}"
+            raise CredentialsError(why, hint="make room and sign in again") from None
         own.leave(saved="")
 
 
@@ -70,6 +71,8 @@ def remove(path: Path, scope: Scope) -> None:
 @contextlib.contextmanager
 def _locked(path: Path, real: Path, scope: Scope) -> Iterator[OwnLock]:
     with OwnLock(real, scope) as own, PeerLock(path.parent, own, scope):
+        if own.exclusive:
+            sweep(real)
         yield own
 
 

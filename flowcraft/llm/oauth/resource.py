@@ -4,9 +4,12 @@ Parsers of URLs disagree (9 of 27 hostile ones were seen to), so this one knows 
 puts the URL together itself.
 """
 
+import logging
 import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
+
+log = logging.getLogger(__name__)
 
 DEFAULT = "https://dashscope.aliyuncs.com/compatible-mode/v1"  # what the CLI uses without a resource_url
 HOSTS = frozenset(
@@ -49,6 +52,17 @@ def is_safe(url: str) -> bool:
     if "\\" in url or parts.username is not None or not host or parts.query or parts.fragment:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1"))
+
+
+def host_of(base_url: str) -> str:
+    """The host, with its port if that is named, of a base URL that was put together here or is safe."""
+    parts = urlsplit(base_url)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def warn_refused() -> None:
+    """Say, without quoting it, that the `resource_url` of a login was not followed."""
+    log.warning("the login names a resource_url that no token may go to; using %s", urlsplit(DEFAULT).hostname)
 
 
 def _with_version(url: str) -> str:

@@ -154,7 +154,8 @@ class OAuthService:
         if answer.status == 429:
             raise _limited(answer)
         if error or answer.status != 200:
-            raise LoginRequired(f"signing in did not work{_reason(found)}", hint="start it again and agree in the browser")
+            hint = "start it again and agree in the browser"
+            raise LoginRequired(f"signing in did not work{_reason(found)}", hint=hint)
         return _grant(found, answer)
 
     def _send(

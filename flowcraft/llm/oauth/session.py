@@ -20,7 +20,7 @@ from flowcraft.llm.oauth.credentials import Credentials, CredentialsError, Login
 from flowcraft.llm.oauth.flights import Flights
 from flowcraft.llm.oauth.locks import OwnLock, PeerLock
 from flowcraft.llm.oauth.service import Grant, OAuthService, RefusedGrant
-from flowcraft.llm.oauth.storage import Replacement, as_fields, sweep
+from flowcraft.llm.oauth.storage import Replacement, as_fields, recover
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Patience:
     peer_s: float = 3.0  # a CLI without the lock that was faster still has to write its file
     again_s: float = 60.0  # between attempts to refresh ahead or to save
     ahead_s: float = 10.0  # for a refresh while the old token still works
+    new_s: float = 300.0  # a token that is refused while so young is no reason to fetch another
     vanish_s: float = 30.0  # a file that is gone so soon after our refresh was deleted by a CLI that lost a race
 
 
@@ -52,6 +53,7 @@ class _Issued:
     creds: Credentials
     until_s: float
     unsaved_over: str | None = None
+    new_until_s: float = 0.0
 
 
 class TokenSource:
@@ -99,6 +101,12 @@ class TokenSource:
         found = self._load()
         return found if found and self._answers(found, refused) else self._renewed(refused, scope)
 
+    def is_new(self, found: Credentials) -> bool:
+        """Whether this process got the token from the service a few minutes ago at most."""
+        issued = self._issued
+        same = issued is not None and issued.creds.access_token == found.access_token
+        return issued is not None and same and time.monotonic() < issued.new_until_s
+
     def _renewed(self, refused: str | None, scope: Scope) -> Credentials:
         key = os.path.realpath(self.path)
         found = _FLIGHTS.join(key, lambda own: self._renew(refused, own), scope)
@@ -110,15 +118,17 @@ class TokenSource:
     def _renew(self, refused: str | None, scope: Scope) -> Credentials:
         real = Path(os.path.realpath(self.path))
         with OwnLock(real, scope) as own:
+            peer = PeerLock(self.path.parent, own, scope)
+            if own.exclusive:
+                recover(real)
+                peer.clear_orphan()
             found = self._under_lock(real, own)
             if self._answers(found, refused):
                 return found
-            with PeerLock(self.path.parent, own, scope) as peer:
+            with peer:
                 found = credentials.read(self.path)
                 if self._answers(found, refused):
                     return found
-                if own.exclusive:
-                    sweep(real)
                 scope.check()  # from here on the answer is waited for, whoever leaves
                 return self._redeem(found, real, own, peer)
 
@@ -215,7 +225,9 @@ class TokenSource:
             resource_url=fields.get("resource_url"),
             fields=fields,
         )
-        self._issued = issued = _Issued(creds, time.monotonic() + grant.expires_in_s, spent.digest)
+        now_s = time.monotonic()
+        issued = _Issued(creds, now_s + grant.expires_in_s, spent.digest, now_s + self._patience.new_s)
+        self._issued = issued
         self._not_before_s = 0.0
         saved = self._save(issued, spent, place, own)
         if not peer.held and self._issued.unsaved_over is None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from flowcraft.core.errors import AuthError
+from flowcraft.llm.oauth import credentials
 from flowcraft.llm.oauth.credentials import MAX_BYTES, Credentials, CredentialsError
 
 log = logging.getLogger(__name__)
@@ -83,11 +85,32 @@ def as_fields(old: Credentials | None, new: Mapping[str, Any]) -> dict[str, Any]
     return {name: merged.pop(name) for name in known if name in merged} | merged
 
 
+def recover(real: Path) -> None:
+    """Finish the replacement of a process that was killed with the answer in its hands.
+
+    Only for the holder of our own lock, to whom every temporary file is an orphan.
+    """
+    for left in _left(real):
+        try:
+            newer = credentials.read(left).mtime_ns > _mtime_ns(real) > 0
+        except AuthError:  # not written to its end
+            newer = False
+        if newer:
+            log.warning("%s was refreshed by a process that was killed before it could save it", real)
+            os.replace(left, real)
+            _sync_folder(real.parent)
+        else:
+            left.unlink(missing_ok=True)
+
+
 def sweep(real: Path) -> None:
-    """Remove what killed processes have left beside `real`; only for the holder of our own lock."""
-    for left in real.parent.glob(f".{real.name}.flowcraft-*.tmp"):
-        with contextlib.suppress(OSError):
-            left.unlink()
+    """Remove what killed processes have left; only for the holder of our own lock."""
+    for left in _left(real):
+        left.unlink(missing_ok=True)
+
+
+def _left(real: Path) -> list[Path]:
+    return sorted(real.parent.glob(f".{real.name}.flowcraft-*.tmp"))
 
 
 def _reserve(descriptor: int) -> None:
