@@ -24,6 +24,7 @@ BUILT_IN = {
     "embedded": "flowcraft.llm.providers.embedded:EmbeddedProvider",
     "kiro-cli": "flowcraft.llm.providers.kiro:KiroProvider",
     "openai": "flowcraft.llm.providers.openai:OpenAIProvider",
+    "qwen-code": "flowcraft.llm.providers.qwen:QwenCodeProvider",
     "replay": "flowcraft.llm.providers.replay:ReplayProvider",
 }
 
