@@ -219,6 +219,14 @@ def held(handler: Handler, asked: dict[str, str]) -> None:
     granted(handler, asked)
 
 
+def held_then_dropped(handler: Handler, _: dict[str, str]) -> None:
+    gate = STATE.gate
+    with STATE.lock:
+        STATE.counts["held"] += 1
+    gate.wait(60)
+    handler.cut()
+
+
 def echoing(handler: Handler, asked: dict[str, str]) -> None:
     text = f"token {asked.get('refresh_token')} is unknown"
     handler.send(400, {"error": "invalid_grant", "error_description": text, "you_sent": asked})
@@ -261,6 +269,7 @@ TOKEN: dict[str, TokenReply] = {
     "cut-before": lambda handler, _: handler.cut(),
     "cut-after-use": cut_after_use,
     "held": held,
+    "held-then-dropped": held_then_dropped,
     "pending": sending(400, {"error": "authorization_pending"}),
     "pending-200": sending(200, {"status": "pending"}),
     "slow_down": sending(429, {"error": "slow_down"}),
