@@ -117,7 +117,8 @@ class LiveList:
 def lines(event: Event) -> list[str]:
     """The event as plain lines; pieces of text are not shown, an answer is when it is whole."""
     if isinstance(event, StageStarted):
-        return [f"{event.path}: started, {_who(event)}"]
+        again = clean(f"; runs again: {event.again}") if event.again else ""
+        return [f"{event.path}: started, {_who(event)}{again}"]
     if isinstance(event, AttemptEnded) and event.attempt.error:
         return [clean(f"{event.path}: {event.attempt.name} failed: {event.attempt.error}")]
     if isinstance(event, AnswerRejected):
@@ -144,8 +145,11 @@ def _who(event: StageStarted) -> str:
 def _details(outcome: Outcome) -> str:
     if outcome.status == "skipped":
         return outcome.reason or ""
-    facts = [seconds(outcome.seconds)]
-    if outcome.attempts:
+    if outcome.cached_from:
+        saved = "" if outcome.saved_usd is None else f", saved {money(outcome.saved_usd)}"
+        return f"cached from run {outcome.cached_from}{saved if outcome.saved_usd else ''}"
+    facts = ["done before" if outcome.resumed else seconds(outcome.seconds)]
+    if outcome.attempts and not outcome.resumed:
         used = totals(outcome.attempts)
         facts.append("tokens unknown" if used.tokens is None else f"{used.tokens} tokens")
         facts.append(money(used.cost))

@@ -23,6 +23,11 @@ model_option = click.option(
     metavar="STAGE=NAME",
     help="Use this model for a stage (cheap, expensive or a model's name). May be given again.",
 )
+workspace_option = click.option(
+    "--workspace",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder in which stages read, write and run, and where runs are kept. Default: the current one.",
+)
 pipeline_argument = click.argument("file", type=click.Path(path_type=Path))
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -1,17 +1,30 @@
-"""`flowcraft run`."""
+"""`flowcraft run` and `flowcraft resume`."""
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowcraft.cli.options import inputs, json_option, model_option, pairs, pipeline_argument, settings_option
+from flowcraft.cli.options import (
+    Decorator,
+    inputs,
+    json_option,
+    model_option,
+    pairs,
+    settings_option,
+    workspace_option,
+)
+from flowcraft.core.errors import UsageError
 
+if TYPE_CHECKING:
+    from flowcraft.core.settings import SettingsManager
+    from flowcraft.llm.integration import LLMIntegration
+    from flowcraft.runner.outcome import RunRecord
 
-@click.command()
-@pipeline_argument
-@click.option(
+_input_option = click.option(
     "-i",
     "--input",
     "given",
@@ -19,61 +32,186 @@ from flowcraft.cli.options import inputs, json_option, model_option, pairs, pipe
     metavar="NAME=VALUE",
     help="An input of the pipeline; NAME=@FILE takes a file's text. May be given again.",
 )
-@settings_option
-@model_option
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="How many stages may run at the same time.")
-@click.option("--keep-going", is_flag=True, help="After a failure, still run what does not depend on it.")
-@click.option(
-    "--workspace",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder in which stages read, write and run. Default: the current one.",
+_OPTIONS: tuple[Decorator, ...] = (
+    settings_option,
+    model_option,
+    click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="How many stages may run at the same time."),
+    click.option("--keep-going", is_flag=True, help="After a failure, still run what does not depend on it."),
+    click.option("--from", "start_at", metavar="STAGE", help="Run this stage and those after it, on earlier results."),
+    click.option("--only", metavar="STAGE", help="Run this stage alone, on the results from before."),
+    click.option(
+        "--fresh",
+        is_flag=False,
+        flag_value="*",
+        multiple=True,
+        metavar="[STAGE]",
+        help="Ask anew, whatever is known; for one stage or all. May be given again.",
+    ),
+    click.option(
+        "--budget",
+        "budgets",
+        multiple=True,
+        metavar="UNIT=AMOUNT",
+        help="What the run may use: usd=2.50, tokens=500k, calls=40, credits=10, time=10m. May be given again.",
+    ),
+    workspace_option,
+    json_option,
 )
-@json_option
-def run(  # noqa: PLR0913 - one parameter per option
-    file: Path,
-    given: Sequence[str],
-    settings_path: Path | None,
-    models: Sequence[str],
-    jobs: int | None,
-    keep_going: bool,
-    workspace: Path | None,
-    as_json: bool,
-) -> int:
-    """Run the pipeline FILE.
+
+
+def _options(command: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What the command line asks for, beside the pipeline and its inputs."""
+
+    settings_path: Path | None
+    models: Sequence[str]
+    jobs: int | None
+    keep_going: bool
+    start_at: str | None
+    only: str | None
+    fresh: Sequence[str]
+    budgets: Sequence[str]
+    workspace: Path | None
+    as_json: bool
+    resume: str | None = None
+    rerun_unknown: bool = False
+    record: Path | None = None
+    replay: Path | None = None
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@_input_option
+@_options
+@click.option("--record", type=click.Path(path_type=Path), metavar="PATH", help="Write all answers there for --replay.")
+@click.option("--replay", type=click.Path(path_type=Path), metavar="PATH", help="Take all answers from there, offline.")
+def run(file: Path | None, given: Sequence[str], **order: Any) -> int:
+    """Run the pipeline FILE; everything is kept in .flowcraft, so that nothing is paid for twice.
 
     Exit code 0: done, 1: a stage failed, 2: the file or the command line is wrong, 130: interrupted.
     """
+    fresh = list(order["fresh"])
+    if file is None and fresh and fresh[-1] != "*":  # `--fresh FILE`: the name of a stage is optional
+        file, order["fresh"] = Path(fresh[-1]), [*fresh[:-1], "*"]
+    if file is None:
+        raise click.UsageError("Missing argument 'FILE'.", click.get_current_context())
+    return _carried_out(file, inputs(given), _Order(**order))
+
+
+@click.command()
+@click.argument("run_id", required=False, metavar="[RUN]")
+@_input_option
+@_options
+@click.option(
+    "--on-unknown",
+    type=click.Choice(["fail", "rerun"]),
+    default="fail",
+    show_default=True,
+    help="What to do with a command that was started and whose end nobody has seen.",
+)
+def resume(run_id: str | None, given: Sequence[str], on_unknown: str, **order: Any) -> int:
+    """Go on with RUN (default: the latest) after a crash, Ctrl-C, a failure or a spent budget.
+
+    What has succeeded is not run again unless it was changed. Secret inputs are not kept: give them again with -i.
+    """
+    from flowcraft.runner.records import open_records
+
+    with open_records(Path(order["workspace"] or ".").resolve()) as (records, _):
+        row = records.run(run_id)
+    if not row.file.is_file():
+        raise UsageError(
+            f"the pipeline of run {row.id} is gone: {row.file}", hint="put it back, or start anew: flowcraft run FILE"
+        )
+    kept = row.options
+    chosen = {**kept.get("models", {}), **pairs(order["models"], "--model")}
+    order["models"] = [f"{name}={model}" for name, model in chosen.items()]
+    order["jobs"] = order["jobs"] or kept.get("jobs")
+    order["keep_going"] = order["keep_going"] or kept.get("keep_going", False)
+    order["settings_path"] = order["settings_path"] or (Path(kept["settings"]) if kept.get("settings") else None)
+    values = {**kept.get("inputs", {}), **inputs(given)}
+    return _carried_out(row.file, values, _Order(**order, resume=row.id, rerun_unknown=on_unknown == "rerun"))
+
+
+def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     from flowcraft.cli.live import open_view
     from flowcraft.cli.models import fetch_weights, quality_note
     from flowcraft.cli.report import dump
     from flowcraft.core.settings import SettingsManager
-    from flowcraft.llm.integration import LLMIntegration
     from flowcraft.llm.routing import KnownModels
     from flowcraft.pipeline.load import load
     from flowcraft.runner.choices import named_models
     from flowcraft.runner.run import run_pipeline
+    from flowcraft.runner.session import Durable
 
-    manager = SettingsManager(settings_path)
+    manager = SettingsManager(order.settings_path)
     pipeline = load(file, models=KnownModels(manager.settings))
-    chosen = pairs(models, "--model")
-    values = inputs(given)
-    if manager.notice:
+    chosen = pairs(order.models, "--model")
+    secret = {one.name for one in pipeline.inputs if one.secret}
+    durable = Durable(
+        resume=order.resume,
+        fresh=frozenset(("*",) if order.replay else order.fresh),
+        start_at=order.start_at,
+        only=order.only,
+        budget=pairs(order.budgets, "--budget"),
+        rerun_unknown=order.rerun_unknown,
+        shared=order.replay is None,
+        options={
+            "models": chosen,
+            "jobs": order.jobs,
+            "keep_going": order.keep_going,
+            "settings": str(order.settings_path.resolve()) if order.settings_path else None,
+            "inputs": {name: value for name, value in values.items() if name not in secret},
+        },
+    )
+    if manager.notice and not order.replay:
         click.echo(manager.notice, err=True)
-    with LLMIntegration(manager) as llm:
-        fetch_weights(choice.model for choice in named_models(pipeline, llm, chosen))
-        stream = sys.stderr if as_json else sys.stdout
+    with _integration(manager, order.replay) as llm:
+        if not order.replay:
+            fetch_weights(choice.model for choice in named_models(pipeline, llm, chosen))
+        stream = sys.stderr if order.as_json else sys.stdout
         with open_view(stream) as view:
             record = run_pipeline(
                 pipeline,
                 values,
                 llm=llm,
                 models=chosen,
-                jobs=jobs or manager.settings.jobs,
-                keep_going=keep_going,
-                workspace=workspace,
+                jobs=order.jobs,
+                keep_going=order.keep_going,
+                workspace=order.workspace,
                 on_event=view.show,
+                durable=durable,
             )
-    if as_json:
+    if order.record:
+        _write_recording(order.record, record, order.workspace)
+    if record.status in ("failed", "interrupted"):
+        click.echo(f"continue with: flowcraft resume {record.id}", file=stream)
+    if order.as_json:
         click.echo(dump(record.to_json()))
-    quality_note(attempt.provider for outcome in record.outcomes for attempt in outcome.attempts)
+    if not order.replay:
+        quality_note(attempt.provider for outcome in record.outcomes for attempt in outcome.attempts)
     return record.exit_code
+
+
+def _integration(manager: "SettingsManager", recording: Path | None) -> "LLMIntegration":
+    from flowcraft.llm.integration import LLMIntegration
+    from flowcraft.llm.replayed import ReplayedIntegration
+
+    return ReplayedIntegration(manager, recording) if recording else LLMIntegration(manager)
+
+
+def _write_recording(path: Path, record: "RunRecord", workspace: Path | None) -> None:
+    from flowcraft.runner.recording import recording
+    from flowcraft.runner.records import open_records
+
+    with open_records(Path(workspace or ".").resolve()) as (records, _):
+        text = recording(records, record)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the recording {path} cannot be written: {error.strerror}") from None

@@ -37,13 +37,9 @@ class Rates:
         """US dollars for reported usage; None if it is not known."""
         return cost_usd(usage, self.price_of((usage.prompt_tokens if usage else None) or 0))
 
-    def ceiling(self, input_tokens: int, output_tokens: int | None) -> Decimal | None:
-        """The most that a request may cost; None if the output has no limit."""
+    def ceiling(self, input_tokens: int, output_tokens: int) -> Decimal:
+        """The most that a request with so much input and output may cost."""
         prices = self.price_of(input_tokens)
-        if prices.input == prices.output == 0:
-            return Decimal(0)
-        if output_tokens is None:
-            return None
         return (input_tokens * prices.input + output_tokens * prices.output) / _MILLION
 
 

@@ -2,7 +2,7 @@
 
 Units are never converted into each other. Money and tokens can be bounded before a call; credits and time are
 known only afterwards, so they stop the next call. Unknown is unknown and never 0: money without a
-price, or without a limit of output, is refused.
+price is refused.
 """
 
 import threading
@@ -21,6 +21,7 @@ from flowcraft.llm.routing import Choice
 
 UNITS = ("usd", "tokens", "calls", "credits", "time")
 LOOK_S = 0.1  # how late a waiting call notices that its run was stopped
+ASSUMED_OUTPUT = 4096  # tokens of an answer that neither request, settings nor price book limit
 MESSAGE_TOKENS = 16  # what services add around a message, at most
 
 _SUFFIXES = {"k": 1_000, "m": 1_000_000}
@@ -49,13 +50,14 @@ def worst_case(choice: Choice, request: ChatRequest, units: Mapping[str, Any]) -
     input_tokens = sum(len(one.content.encode("utf-8", "replace")) + MESSAGE_TOKENS for one in request.messages)
     price, model = rates(choice.model), choice.model
     asked = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
-    output_tokens = asked or model.max_tokens or (price.max_output if price else None) or model.context
+    output_tokens = asked or model.max_tokens or (price.max_output if price else None) or ASSUMED_OUTPUT
     worst = {"calls": Decimal(1)}
     if "tokens" in units:
-        worst["tokens"] = Decimal(input_tokens + (output_tokens or 0))
+        worst["tokens"] = Decimal(input_tokens + output_tokens)
     if "usd" in units:
-        ceiling = price.ceiling(input_tokens, output_tokens) if price else None
-        worst["usd"] = _money(model.name, ceiling, known=price is not None)
+        if price is None:
+            raise _priceless(model.name)
+        worst["usd"] = price.ceiling(input_tokens, output_tokens)
     return worst
 
 
@@ -176,16 +178,9 @@ def amount_text(unit: str, amount: Decimal) -> str:
     return f"{amount:.1f} s" if unit == "time" else f"{amount.normalize():f} {unit}"
 
 
-def _money(name: str, ceiling: Decimal | None, *, known: bool) -> Decimal:
-    if ceiling is not None:
-        return ceiling
-    what = "has no limit of output" if known else "has no known price"
+def _priceless(name: str) -> BudgetError:
     hint = f"llm: {{models: {{{name}: {{prices: {{input: ..., output: ...}}}}}}}}, or a budget in calls or credits"
-    raise BudgetError(
-        f"the run has a budget in money, but '{name}' {what}",
-        unit="usd",
-        hint=f"set max_tokens for '{name}'" if known else hint,
-    )
+    return BudgetError(f"the run has a budget in money, but '{name}' has no known price", unit="usd", hint=hint)
 
 
 def _amount(unit: str, text: str) -> Decimal:

@@ -21,7 +21,7 @@ class RunLock:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = self._holder(handle)
+                holder = _holder(handle)
                 os.close(handle)
                 raise UsageError(
                     f"run {run_id} is being worked on by another process{holder}",
@@ -62,9 +62,25 @@ class RunLock:
             self.release()
             raise LedgerError(f"{self.path} cannot be written: {error.strerror}", hint="check the disk") from error
 
-    def _holder(self, handle: int) -> str:
-        try:
-            known = json.loads(os.pread(handle, 200, 0))
-            return f": pid {known['pid']}, since {known['since']}"
-        except (ValueError, KeyError, TypeError):  # it has the lock but has not yet written its name
-            return ""
+
+def is_running(folder: Path, run_id: str) -> bool:
+    """Whether a process is at work on the run at this moment."""
+    try:
+        handle = os.open(folder / f"{run_id}.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _holder(handle: int) -> str:
+    try:
+        known = json.loads(os.pread(handle, 200, 0))
+        return f": pid {known['pid']}, since {known['since']}"
+    except (ValueError, KeyError, TypeError):  # it has the lock but has not yet written its name
+        return ""

@@ -38,6 +38,7 @@ class Durable:
     """How a run is kept: `resume` goes on with that run; the others are the options of the same names.
 
     `fresh` holds stages, or "*" for all. `rerun_unknown` lets a command run again whose end nobody has seen.
+    `shared` False keeps the results from other runs.
     `options` are stored for a later resume. `ask` may raise a limit that is reached.
     """
 
@@ -47,6 +48,7 @@ class Durable:
     only: str | None = None
     budget: Mapping[str, Any] = field(default_factory=dict)
     rerun_unknown: bool = False
+    shared: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     ask: Callable[[str, str, Decimal], Decimal | None] | None = None
 
@@ -153,7 +155,7 @@ class Session:
     def why_again(self, path: str) -> str | None:
         """Why a stage of a resumed run runs again, if it had been worked on before."""
         reason = self._why.get(path, {}).get("reason")
-        return str(reason) if reason else None
+        return str(reason) if reason and self.resumed else None
 
     def account(self, task: Task) -> Account:
         """What keeps the books of one task."""
@@ -185,7 +187,7 @@ class Session:
             outcome,
             self._prints.get(outcome.path),
             self._why.get(outcome.path, {"decision": "ran"}),
-            reusable=_reusable(outcome, self._choices.get(outcome.path)),
+            reusable=self._durable.shared and _reusable(outcome, self._choices.get(outcome.path)),
             at_once=outcome.kind == "run" and outcome.status != "skipped",
         )
 

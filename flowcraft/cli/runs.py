@@ -1,0 +1,264 @@
+"""`runs`, `show`, `export`, `prune` and `db`: what is kept of runs."""
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowcraft.cli.options import json_option, workspace_option
+from flowcraft.core.errors import UsageError
+from flowcraft.core.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from flowcraft.runner.records import CallRow, Records, RunRow, StageRow
+
+_NOTE = 100  # characters of an error in a table
+
+run_argument = click.argument("run_id", required=False, metavar="[RUN]")
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many, the latest first.")
+@workspace_option
+@json_option
+def runs(limit: int, workspace: Path | None, as_json: bool) -> None:
+    """List the runs that are kept here, the latest first."""
+    from flowcraft.cli.report import dump
+    from flowcraft.cli.screen import money, seconds, table
+    from flowcraft.runner.records import open_records
+
+    root = Path(workspace or ".").resolve()
+    with open_records(root) as (records, _):
+        found = [(row, state(root, row), records.spent(row.number)) for row in records.runs(limit)]
+    if as_json:
+        click.echo(dump([_row_json(row, status, spent) for row, status, spent in found]))
+        return
+    cells = [
+        (row.id, row.pipeline, status, seconds(row.seconds), str(spent["calls"]), money(spent["usd"]))
+        for row, status, spent in found
+    ]
+    click.echo(table(cells, ("run", "pipeline", "status", "time", "calls", "cost")) if cells else "no runs yet")
+
+
+@click.command()
+@run_argument
+@click.argument("stage", required=False)
+@workspace_option
+@json_option
+def show(run_id: str | None, stage: str | None, workspace: Path | None, as_json: bool) -> None:
+    """Show RUN (default: the latest); with STAGE what it was asked and what it answered, attempt by attempt."""
+    from flowcraft.cli.report import dump
+    from flowcraft.runner.records import open_records
+
+    root = Path(workspace or ".").resolve()
+    with open_records(root) as (records, _):
+        row = records.run(run_id)
+        if as_json:
+            whole = whole_run(root, records, row)
+            click.echo(dump(_of_stage(whole, checked_stage(records, row, stage)) if stage else whole))
+        elif stage:
+            _show_stage(records, row, checked_stage(records, row, stage))
+        else:
+            _show_run(root, records, row)
+
+
+@click.command()
+@run_argument
+@workspace_option
+def export(run_id: str | None, workspace: Path | None) -> None:
+    """Print everything that is kept of RUN (default: the latest) as JSON."""
+    from flowcraft.cli.report import dump
+    from flowcraft.runner.records import open_records
+
+    root = Path(workspace or ".").resolve()
+    with open_records(root) as (records, _):
+        click.echo(dump(whole_run(root, records, records.run(run_id))))
+
+
+@click.command()
+@click.argument("run_ids", nargs=-1, metavar="[RUN]...")
+@click.option("--older-than", type=click.IntRange(min=0), metavar="DAYS", help="Delete runs that began earlier.")
+@click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Keep the N latest, delete all others.")
+@workspace_option
+def prune(run_ids: tuple[str, ...], older_than: int | None, keep: int | None, workspace: Path | None) -> None:
+    """Delete runs with their prompts and answers; runs at work are kept. What is deleted is no longer cached."""
+    from flowcraft.runner.ledger import Ledger
+    from flowcraft.runner.records import open_records
+
+    if not run_ids and older_than is None and keep is None:
+        raise UsageError("prune what?", hint="flowcraft prune --older-than 30, or --keep 20, or RUN")
+    root = Path(workspace or ".").resolve()
+    with open_records(root) as (records, _):
+        rows = records.runs()
+        chosen = {records.run(one).id for one in run_ids}
+        if older_than is not None:
+            limit = (datetime.now(timezone.utc) - timedelta(days=older_than)).isoformat()
+            chosen |= {row.id for row in rows if row.started < limit}
+        chosen |= {row.id for row in rows[keep:]} if keep is not None else set()
+        numbers = [row.number for row in rows if row.id in chosen and state(root, row) != "running"]
+    ledger = Ledger(root, create=False)
+    try:
+        ledger.forget(numbers)
+        ledger.database.vacuum()
+    finally:
+        ledger.close()
+    click.echo(f"deleted {len(numbers)} of {len(rows)} runs")
+
+
+@click.group()
+def db() -> None:
+    """The database of runs, .flowcraft/flowcraft.db."""
+
+
+@db.command()
+@workspace_option
+def check(workspace: Path | None) -> int:
+    """Check the database; exit code 1 if something is wrong in it."""
+    from flowcraft.runner.records import open_records
+
+    with open_records(Path(workspace or ".").resolve()) as (records, database):
+        problems = database.problems()
+        for problem in problems:
+            click.echo(problem, err=True)
+        if problems:
+            click.echo(f"{database.path}: {len(problems)} problems; keep a copy, then move it away", err=True)
+            return 1
+        click.echo(f"{database.path}: ok, version {database.version}, {len(records.runs())} runs")
+    return 0
+
+
+def state(root: Path, row: "RunRow") -> str:
+    """The status of a run; one that is `running` without a process was killed."""
+    from flowcraft.runner.ledger import FOLDER
+    from flowcraft.runner.runlock import is_running
+
+    return "killed" if row.status == "running" and not is_running(root / FOLDER, row.id) else row.status
+
+
+def checked_stage(records: "Records", row: "RunRow", wanted: str) -> str:
+    """The path of a stage of this run; raises UsageError with the nearest one."""
+    known = {*records.stages(row.number), *(call.path for call in records.calls(row.number))}
+    if wanted not in known:
+        hint = did_you_mean(wanted, known) or "nothing of this run has come to an end yet"
+        raise UsageError(f"run {row.id} has no stage '{wanted}'", hint=hint)
+    return wanted
+
+
+def whole_run(root: Path, records: "Records", row: "RunRow") -> dict[str, Any]:
+    """Everything that is kept of a run as plain data."""
+    calls = records.calls(row.number)
+    ended = records.stages(row.number)
+    paths = dict.fromkeys((*ended, *(call.path for call in calls)))
+    stages = []
+    for path in paths:
+        own = [_call_json(call) for call in calls if call.path == path]
+        stages.append({**_stage_json(path, ended.get(path)), "calls": own})
+    return {**_row_json(row, state(root, row), records.spent(row.number)), "stages": stages}
+
+
+def _of_stage(whole: dict[str, Any], path: str) -> Any:
+    return next(stage for stage in whole["stages"] if stage["path"] == path)
+
+
+def _row_json(row: "RunRow", status: str, spent: Any) -> dict[str, Any]:
+    return {
+        "export": 1,
+        "id": row.id,
+        "pipeline": row.pipeline,
+        "file": str(row.file),
+        "status": status,
+        "inputs": row.inputs,
+        "outputs": row.outputs,
+        "error": row.error,
+        "hint": row.hint,
+        "started": row.started,
+        "ended": row.ended,
+        "seconds": round(row.seconds, 3),
+        "sessions": row.sessions,
+        "spent": spent,
+    }
+
+
+def _stage_json(path: str, row: "StageRow | None") -> dict[str, Any]:
+    outcome = row.outcome.to_json() if row and row.outcome else None
+    facts = {"status": row.status if row else "unfinished", "why": row.why if row else {}}
+    return {"path": path, **facts, "fingerprint": row.fingerprint if row else None, "outcome": outcome}
+
+
+def _call_json(call: "CallRow") -> dict[str, Any]:
+    return {
+        "id": call.id,
+        "session": call.session,
+        "state": call.state,
+        "maybe_billed": call.state == "started",
+        "event": call.event,
+        "choice": call.choice,
+        "request": call.request,
+        "reserved": call.reserved,
+        "started": call.started,
+        "seconds": call.seconds,
+        "usd": call.cost,
+        "usage": call.attempt.to_json() if call.usage else None,
+        "answer": call.response.content if call.response else None,
+        "finish_reason": call.response.finish_reason if call.response else None,
+        "rejected": call.rejected,
+        "error": call.error,
+    }
+
+
+def _show_run(root: Path, records: "Records", row: "RunRow") -> None:
+    from flowcraft.cli.screen import clean, money, seconds, table
+
+    spent = records.spent(row.number)
+    click.echo(clean(f"run {row.id} of {row.pipeline} ({row.file})"))
+    times = f" in {row.sessions} sessions" if row.sessions > 1 else ""
+    click.echo(f"{state(root, row)}, {seconds(row.seconds)}{times}, {spent['calls']} calls, {money(spent['usd'])}")
+    if row.error:
+        click.echo(clean(f"error: {row.error}"))
+    calls = records.calls(row.number)
+    cells = []
+    for path, stage in records.stages(row.number).items():
+        own = [call for call in calls if call.path == path]
+        cells.append((path, *_status(stage), str(len(own))))
+    open_paths = [call.path for call in calls if call.path not in {cell[0] for cell in cells}]
+    cells += [(path, "unfinished", "", str(open_paths.count(path))) for path in dict.fromkeys(open_paths)]
+    click.echo(table(cells, ("stage", "status", "note", "calls")) if cells else "nothing has ended yet")
+    unknown = sum(call.state == "started" for call in calls)
+    if unknown:
+        click.echo(f"{unknown} calls have no recorded end: they may have been billed")
+    for name, value in row.outputs.items():
+        click.echo(clean(f"{name}: {value}"))
+
+
+def _status(stage: "StageRow") -> tuple[str, str]:
+    outcome = stage.outcome
+    if outcome is None:
+        return stage.status, "its end was not seen"
+    if outcome.cached_from:
+        return "cached", f"from run {outcome.cached_from}"
+    lines = (outcome.error or outcome.reason or "").splitlines()
+    return stage.status, lines[0][:_NOTE] if lines else ""
+
+
+def _show_stage(records: "Records", row: "RunRow", path: str) -> None:
+    from flowcraft.cli.screen import clean, money
+
+    stage = records.stages(row.number).get(path)
+    click.echo(f"{path} of run {row.id}: {stage.status if stage else 'unfinished'}")
+    for number, call in enumerate(records.calls(row.number, path), start=1):
+        cost = "maybe billed" if call.state == "started" else money(call.cost)
+        click.echo(clean(f"\n--- attempt {number} ({call.event}): {call.choice['name']}, {call.state}, {cost}"))
+        for message in call.request["messages"]:
+            click.echo(clean(f"[{message['role']}]\n{message['content']}"))
+        if call.response:
+            click.echo(clean(f"[answer]\n{call.response.content}"))
+        for label, text in (("rejected", call.rejected), ("error", call.error)):
+            if text:
+                click.echo(clean(f"[{label}] {text}"))
+    outcome = stage.outcome if stage else None
+    if outcome:
+        facts = {"output": outcome.output, "error": outcome.error, "reason": outcome.reason, "stderr": outcome.stderr}
+        for label, value in facts.items():
+            if value not in (None, ""):
+                click.echo(clean(f"\n[{label}]\n{value}"))
