@@ -23,7 +23,7 @@ from flowcraft.core.retry import RetryPolicy, RetryQuota
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import Answer, BaseLLMProvider, ChatRequest, Delta, Deltas, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallObserver, CallStarted, Event
-from flowcraft.llm.prices import cost_usd
+from flowcraft.llm.pricebook import rates
 from flowcraft.llm.routing import Choice
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ class Attempt:
         response = self.answer.response()
         response = replace(response, provider=model.provider, model=response.model or model.model)
         if response.cost is None:
-            response = replace(response, cost=cost_usd(response.usage, model.prices))
+            price = rates(model)
+            response = replace(response, cost=price.cost(response.usage) if price else None)
         self._tell(response=response)
         log.info("%s answered: %s", model.name, response.finish_reason)
         return response
