@@ -5,25 +5,23 @@ but not what names mean.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowcraft.core import document as documents
 from flowcraft.core.document import Document
-from flowcraft.core.errors import PipelineError
-from flowcraft.core.problems import Problem, did_you_mean
-from flowcraft.core.schema import check_schema, check_value
+from flowcraft.core.problems import did_you_mean
+from flowcraft.pipeline.complaints import Complaints
+from flowcraft.pipeline.declared import declared_input, declared_schema
 from flowcraft.pipeline.expr import Expression, Script, Template
 from flowcraft.pipeline.included import TextFile, Unusable, escapes, located, read
-from flowcraft.pipeline.model import Command, Input, Output, Pipeline, Prompt, Stage
+from flowcraft.pipeline.model import Command, Output, Pipeline, Prompt, Stage
 from flowcraft.pipeline.shape import good_name, kind, stages
 from flowcraft.pipeline.sites import Site
 
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?", re.ASCII)
 _TIERS = ("cheap", "expensive")
-TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
 
 Place = list[str | int]
 
@@ -38,11 +36,11 @@ class _Text:
 
 
 class Builder:
-    """Builds one pipeline; `problems` and `sites` grow on the way."""
+    """Builds one pipeline; `complaints` and `sites` grow on the way."""
 
     def __init__(self, document: Document, path: Path, models: Collection[str] | None) -> None:
         self.document = document
-        self.problems: list[Problem] = []
+        self.complaints = Complaints(document)
         self.sites: list[Site] = []
         self._path = path
         self._models = models
@@ -72,7 +70,9 @@ class Builder:
             name=name if isinstance(name, str) else good_name(self._path.stem),
             file=self._path,
             stages=tuple(built),
-            inputs=tuple(self._input(name, data) for name, data in _map(self._data.get("inputs")).items()),
+            inputs=tuple(
+                declared_input(name, data, self.complaints) for name, data in _map(self._data.get("inputs")).items()
+            ),
             outputs=self._outputs(),
             description=_string(self._data.get("description")),
         )
@@ -149,65 +149,14 @@ class Builder:
         template = self._workspace_path(save, [*place, "save"], "save", index) if isinstance(save, str) else None
         if "schema" not in value:
             return Output(save=template)
-        return Output(format="json", schema=self._schema(value["schema"], [*place, "schema"]), save=template)
-
-    def _schema(self, value: Any, place: Place) -> Mapping[str, Any]:
-        if isinstance(value, bool):
-            return {} if value else {"not": {}}
-        if isinstance(value, dict) and isinstance(value.get("file"), str):
-            return self._schema_file(value["file"], [*place, "file"])
-        if not isinstance(value, dict):
-            return {}
-        self._complain(check_schema(value), lambda message: self._at(place, message, "FC127"))
-        return value
-
-    def _schema_file(self, name: str, place: Place) -> Mapping[str, Any]:
-        try:
-            # JSON is YAML, and the YAML loader tells where things are.
-            found = documents.load(located(self._path.parent, name), error=PipelineError)
-        except Unusable as error:
-            self._at(place, str(error), error.code, error.hint)
-            return {}
-        except PipelineError as error:
-            self.problems += error.problems
-            return {}
-        self._complain(
-            check_schema(found.data),
-            lambda message: self.problems.append(found.problem([], message, code="FC127")),
-        )
-        return _map(found.data)
+        schema = declared_schema(value["schema"], [*place, "schema"], self._path.parent, self.complaints)
+        return Output(format="json", schema=schema, save=template)
 
     def _outputs(self) -> Mapping[str, Template]:
         return {
             name: self._template(value, ["outputs", name], "outputs", None)
             for name, value in _map(self._data.get("outputs")).items()
         }
-
-    def _input(self, name: str, data: Any) -> Input:
-        if not isinstance(data, dict):
-            return Input(name=name, schema={"type": data})
-        place: Place = ["inputs", name]
-        schema = {key: value for key, value in data.items() if key not in ("secret", "env")}
-        unusable = check_schema(schema) if _has_type(schema) else []
-        self._complain(unusable, lambda message: self._at(place, message, "FC010"))
-        secret = data.get("secret") is True
-        if "default" in data and secret:
-            message = f"the secret input '{name}' has a default, which is no secret"
-            self._at([*place, "default"], message, "FC012", "give it by a variable: env: NAME", at="key")
-        elif "default" in data and not unusable and _has_type(schema):
-            self._complain(
-                check_value(data["default"], schema),
-                lambda message: self._at([*place, "default"], _of_default(name, message), "FC011"),
-            )
-        return Input(
-            name=name,
-            schema=schema,
-            required="default" not in data,
-            default=data.get("default"),
-            secret=secret,
-            env=data.get("env") if isinstance(data.get("env"), str) else None,
-            description=_string(data.get("description")),
-        )
 
     def _text(self, data: Mapping[str, Any], place: Place, key: str) -> "_Text | None":
         value = data.get(key)
@@ -224,7 +173,7 @@ class Builder:
             if name not in self._files:
                 self._files[name] = read(located(self._path.parent, name), name)
         except Unusable as error:
-            self._at(place, str(error), error.code, error.hint)
+            self.complaints.at(place, str(error), error.code, error.hint)
             return None
         return self._files[name]
 
@@ -235,7 +184,9 @@ class Builder:
         known = self._models
         fixed = "${" not in name and name not in _TIERS and "/" not in name
         if fixed and known is not None and name not in known:
-            self._at([*place, "model"], f"there is no model '{name}'", "FC129", did_you_mean(name, [*known, *_TIERS]))
+            self.complaints.at(
+                [*place, "model"], f"there is no model '{name}'", "FC129", did_you_mean(name, [*known, *_TIERS])
+            )
         return _Text(Template(name), [*place, "model"])
 
     def _params(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,7 +202,9 @@ class Builder:
         hours, minutes, seconds = (int(part or 0) for part in match.groups())
         found = hours * 3600 + minutes * 60 + seconds
         if not found:
-            self._at([*place, "timeout"], f"{value} is no time at all", "FC120", "leave timeout out for the default")
+            self.complaints.at(
+                [*place, "timeout"], f"{value} is no time at all", "FC120", "leave timeout out for the default"
+            )
         return float(found)
 
     def _template(self, value: Any, place: Place, key: str, index: int | None) -> Template:
@@ -262,26 +215,8 @@ class Builder:
     def _workspace_path(self, value: str, place: Place, key: str, index: int) -> Template:
         if "${" not in value and escapes(value):
             hint = "use a path relative to the workspace, without '..'"
-            self._at(place, f"{value} leaves the workspace", "FC131", hint)
+            self.complaints.at(place, f"{value} leaves the workspace", "FC131", hint)
         return self._template(value, place, key, index)
-
-    def _at(self, place: Place, message: str, code: str, hint: str | None = None, *, at: str = "value") -> None:
-        self.problems.append(self.document.problem(place, message, code=code, hint=hint, at=at))
-
-    def _complain(self, messages: list[str], tell: Callable[[str], None]) -> None:
-        for message in messages:
-            tell(message)
-
-
-def _has_type(schema: Mapping[str, Any]) -> bool:
-    """Whether shape.py has found nothing wrong with its type."""
-    kinds = schema.get("type", [])
-    return all(kind in TYPES for kind in (kinds if isinstance(kinds, list) else [kinds]))
-
-
-def _of_default(name: str, message: str) -> str:
-    message = message.replace("the answer", "it", 1) if message.startswith("the answer") else message
-    return f"the default of '{name}' does not fit: {message}"
 
 
 def _map(value: Any) -> dict[str, Any]:

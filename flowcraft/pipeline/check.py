@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from flowcraft.core.errors import ExpressionError
 from flowcraft.core.problems import Problem, did_you_mean, nearest
+from flowcraft.pipeline.data import kind_of
 from flowcraft.pipeline.expr import Expression, Script
 from flowcraft.pipeline.fields import Lack, lack
 from flowcraft.pipeline.graph import Graph
 from flowcraft.pipeline.model import Pipeline, Stage
 from flowcraft.pipeline.references import Comparison, Reference
 from flowcraft.pipeline.sites import Site
-from flowcraft.pipeline.work import kind_of
 
 ROOTS = ("inputs", "run", "stages")
 FIELDS = ("output", "status", "ok", "error", "exit_code", "stderr", "seconds", "usd", "tokens", "model", "attempts")

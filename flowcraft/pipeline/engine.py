@@ -14,19 +14,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from flowcraft.core.errors import UsageError
-from flowcraft.pipeline.filters import FILTERS, TESTS, field_of, measured
-from flowcraft.pipeline.work import (
-    ITEM,
-    MAX_ITERATIONS,
-    Missing,
-    Refused,
-    Work,
-    items,
-    kind_of,
-    number,
-    text_of,
-    whole,
-)
+from flowcraft.pipeline.data import Missing, Refused, defined, field_of, items, kind_of, number, text_of, whole
+from flowcraft.pipeline.filters import FILTERS, measured
+from flowcraft.pipeline.lists import TESTS
+from flowcraft.pipeline.work import ITEM, MAX_ITERATIONS, Work
 
 # These names cannot be written in a template.
 _WORK, _AT, _EACH, _WEIGHED, _SLICE, _CONCAT = " work", " at", " each", " weighed", " slice", " concat"
@@ -67,8 +58,7 @@ class Engine(ImmutableSandboxedEnvironment):
             work.charge(ITEM * (len(left) + len(right)))
             return left + right
         for value in (left, right):
-            if isinstance(value, Undefined):
-                text_of(value)
+            defined(value)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 hint = "to join texts write: a ~ b" if operator == "+" else None
                 raise Refused(f"'{operator}' does not work on {kind_of(left)} and {kind_of(right)}", hint)

@@ -20,12 +20,12 @@ from jinja2 import Undefined, UndefinedError, nodes
 
 from flowcraft.core.errors import ExpressionError, UsageError
 from flowcraft.pipeline import engine, quoting, shell
+from flowcraft.pipeline.data import Null, Refused, defined, field_of, kind_of, text_of
 from flowcraft.pipeline.engine import Files
-from flowcraft.pipeline.filters import field_of
 from flowcraft.pipeline.lexer import Piece, bare, fail, pieces
 from flowcraft.pipeline.references import Comparison, Facts, Reference, facts, shown
 from flowcraft.pipeline.syntax import expression_tree, template_tree
-from flowcraft.pipeline.work import Refused, Work, kind_of, text_of
+from flowcraft.pipeline.work import Work
 
 Scope = Mapping[str, Any]
 
@@ -222,8 +222,7 @@ def _value(text: str, at: int, code: Code, references: tuple[Reference, ...], sc
     work.offset = at
     try:
         value = engine.evaluated(code, scope, files, work)
-        if isinstance(value, Undefined):
-            text_of(value)
+        defined(value)
         work.weigh(value)
     except engine.FAILURES as error:
         raise _failure(error, text, work.offset, references, scope) from error
@@ -236,12 +235,11 @@ def _failure(
     """The error as the user sees it: the name that has no value, if that is the reason."""
     if isinstance(error, ExpressionError):
         return error
-    empty = isinstance(error, UndefinedError) or (isinstance(error, Refused) and "null" in str(error))
-    lost = _lost(references, scope, offset) if empty else None
+    lost = _lost(references, scope, offset) if isinstance(error, UndefinedError | Null) else None
     if lost is None:
         hint = getattr(error, "hint", None)
         return ExpressionError(_plain(error), expression=text, offset=offset, code="FC300", hint=hint)
-    if isinstance(error, Refused):
+    if isinstance(error, Null):
         message = f"'{lost}' is null"
     elif len(lost.path) == 1:
         message = f"there is no '{lost}' here"

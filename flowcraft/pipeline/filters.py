@@ -6,46 +6,17 @@ that is not plain data, and what could grow is measured before it is made.
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from functools import cmp_to_key
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Undefined
 
-from flowcraft.pipeline.work import (
-    ITEM,
-    Missing,
-    Refused,
-    Work,
-    as_json,
-    items,
-    kind_of,
-    number,
-    text,
-    text_of,
-    whole,
-)
-
-Function = Callable[..., Any]
+from flowcraft.pipeline.data import Function, Refused, as_json, defined, items, kind_of, number, text, text_of, whole
+from flowcraft.pipeline.lists import LIST_FILTERS, picked
+from flowcraft.pipeline.work import ITEM, Work
 
 _NOTHING = object()
 _MAX_WIDTH = 1000
-
-
-def field_of(value: Any, name: Any) -> Any:
-    """What a map has under a name or a list at a number; nothing else has parts."""
-    if isinstance(value, Undefined):
-        return value
-    if isinstance(value, Mapping):
-        if isinstance(name, (str, int)) and name in value:
-            return value[name]
-        known = ", ".join(str(key) for key in list(value)[:12])
-        return Missing(f"there is no '{name}' here" + (f"; there is: {known}" if known else ", it is empty"))
-    if isinstance(value, (list, tuple)) and isinstance(name, int) and not isinstance(name, bool):
-        if -len(value) <= name < len(value):
-            return value[name]
-        return Missing(f"the list has {len(value)} items, there is no item {name}")
-    return Missing(f"{kind_of(value)} has no '{name}'")
 
 
 def _default(work: Work, value: Any, other: Any = "", falsy: Any = False) -> Any:
@@ -57,14 +28,13 @@ def _length(work: Work, value: Any) -> int:
 
 
 def _join(work: Work, value: Any, between: str = "", attribute: Any = None) -> str:
-    parts = [text_of(part) for part in _picked(work, items(value, "join"), attribute)]
+    parts = [text_of(part) for part in picked(work, items(value, "join"), attribute)]
     work.room(sum(map(len, parts)) + len(text(between, "join")) * max(0, len(parts) - 1))
     return between.join(parts)
 
 
 def _tojson(work: Work, value: Any, indent: Any = None) -> str:
-    if isinstance(value, Undefined):
-        text_of(value)
+    defined(value)
     made = as_json(value, None if indent is None else whole(indent, "the indent of tojson", 8))
     work.room(4 * len(made) // 4)
     work.charge(3 * len(made))
@@ -100,67 +70,13 @@ def _replace(work: Work, value: Any, old: Any, new: Any) -> str:
     return before.replace(gone, there)
 
 
-def _first(work: Work, value: Any) -> Any:
-    return field_of(items(value, "first"), 0)
-
-
-def _last(work: Work, value: Any) -> Any:
-    return field_of(items(value, "last"), -1)
-
-
-def _sort(work: Work, value: Any, reverse: Any = False, attribute: Any = None) -> list[Any]:
-    found = items(value, "sort")
-    work.charge(ITEM * len(found) * max(1, len(found).bit_length()))
-    keys = _picked(work, found, attribute)
-    order = sorted(range(len(found)), key=lambda at: _ORDER(keys[at]), reverse=reverse is True)
-    return [found[at] for at in order]
-
-
-def _unique(work: Work, value: Any, attribute: Any = None) -> list[Any]:
-    found = items(value, "unique")
-    seen: dict[str, Any] = {}
-    for item, key in zip(found, _picked(work, found, attribute), strict=True):
-        made = as_json(key)
-        work.charge(4 * len(made) + 4 * ITEM)
-        seen.setdefault(made, item)
-    return list(seen.values())
-
-
 def _map(work: Work, value: Any, name: Any = None, *args: Any, attribute: Any = None, **more: Any) -> list[Any]:
     if attribute is not None:
-        return _picked(work, items(value, "map"), attribute, more.get("default"))
+        return picked(work, items(value, "map"), attribute, more.get("default"))
     chosen = FILTERS.get(name) if isinstance(name, str) else None
     if chosen is None:
         raise Refused(f"map needs a filter, not '{name}'", "map('trim'), or map(attribute='title')")
     return [measured(chosen, work, item, *args, **more) for item in items(value, "map")]
-
-
-def _select(work: Work, value: Any, test: Any = None, *args: Any) -> list[Any]:
-    return [item for item in items(value, "select") if _passes(work, item, test, args)]
-
-
-def _reject(work: Work, value: Any, test: Any = None, *args: Any) -> list[Any]:
-    return [item for item in items(value, "reject") if not _passes(work, item, test, args)]
-
-
-def _selectattr(work: Work, value: Any, name: Any, test: Any = None, *args: Any) -> list[Any]:
-    return [item for item in items(value, "selectattr") if _passes(work, _part(item, name), test, args)]
-
-
-def _rejectattr(work: Work, value: Any, name: Any, test: Any = None, *args: Any) -> list[Any]:
-    return [item for item in items(value, "rejectattr") if not _passes(work, _part(item, name), test, args)]
-
-
-def _sum(work: Work, value: Any, attribute: Any = None, start: Any = 0) -> int | float:
-    return number(number(start) + sum(number(part) for part in _picked(work, items(value, "sum"), attribute)))
-
-
-def _min(work: Work, value: Any, attribute: Any = None) -> Any:
-    return _first(work, _sort(work, value, attribute=attribute))
-
-
-def _max(work: Work, value: Any, attribute: Any = None) -> Any:
-    return _last(work, _sort(work, value, attribute=attribute))
 
 
 def _round(work: Work, value: Any, digits: Any = 0) -> int | float:
@@ -209,35 +125,6 @@ def _lines(work: Work, value: Any) -> list[str]:
     return [line.removesuffix("\r") for line in value.removesuffix("\n").split("\n")] if value else []
 
 
-def _picked(work: Work, values: list[Any], attribute: Any, default: Any = None) -> list[Any]:
-    work.charge(ITEM * len(values))
-    if attribute is None:
-        return values
-    found = [_part(value, attribute) for value in values]
-    return [_default(work, part, default) for part in found] if default is not None else found
-
-
-def _part(value: Any, path: Any) -> Any:
-    if isinstance(path, int):
-        return field_of(value, path)
-    for name in text(path, "an attribute").split("."):
-        value = field_of(value, int(name) if name.isdecimal() and len(name) < 10 else name)
-    return value
-
-
-def _passes(work: Work, value: Any, test: Any, args: tuple[Any, ...]) -> bool:
-    work.charge(ITEM)
-    if test is None:
-        if isinstance(value, Undefined):
-            return False
-        return bool(value)
-    chosen = TESTS.get(test) if isinstance(test, str) else None
-    if chosen is None:
-        raise Refused(f"there is no test '{test}'", f"known: {', '.join(sorted(TESTS))}")
-    work.weigh(value)
-    return bool(chosen(work, value, *args))
-
-
 def _parsed(value: Any) -> int | float | None:
     if isinstance(value, bool):
         return int(value)
@@ -268,24 +155,6 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _compared(left: Any, right: Any) -> int:
-    kinds: tuple[Any, ...] = (str, (int, float), (list, tuple))
-    for kind in kinds:
-        if isinstance(left, kind) and isinstance(right, kind):
-            return int(left > right) - int(left < right)
-    raise Refused(f"{kind_of(left)} and {kind_of(right)} have no order", "sort values of one kind")
-
-
-_ORDER = cmp_to_key(_compared)
-
-
-def _in(work: Work, value: Any, other: Any) -> bool:
-    work.weigh(other)
-    if isinstance(other, str):
-        return text(value, "in") in other
-    return value in items(other, "in") if not isinstance(value, Undefined) else False
-
-
 def measured(function: Function, work: Work, value: Any, *args: Any, **more: Any) -> Any:
     """Apply a filter, with what it takes and makes charged."""
     work.charge(_size(value))
@@ -310,6 +179,7 @@ def _size(value: Any) -> int:
 
 
 FILTERS: dict[str, Function] = {
+    **LIST_FILTERS,
     "default": _default,
     "length": _length,
     "join": _join,
@@ -319,18 +189,7 @@ FILTERS: dict[str, Function] = {
     "upper": _upper,
     "trim": _trim,
     "replace": _replace,
-    "first": _first,
-    "last": _last,
-    "sort": _sort,
-    "unique": _unique,
     "map": _map,
-    "select": _select,
-    "reject": _reject,
-    "selectattr": _selectattr,
-    "rejectattr": _rejectattr,
-    "sum": _sum,
-    "min": _min,
-    "max": _max,
     "round": _round,
     "int": _int,
     "float": _float,
@@ -340,28 +199,4 @@ FILTERS: dict[str, Function] = {
     "truncate": _truncate,
     "wordcount": _wordcount,
     "lines": _lines,
-}
-
-TESTS: dict[str, Function] = {
-    "defined": lambda work, value: not isinstance(value, Undefined),
-    "undefined": lambda work, value: isinstance(value, Undefined),
-    "none": lambda work, value: value is None,
-    "true": lambda work, value: value is True,
-    "false": lambda work, value: value is False,
-    "boolean": lambda work, value: isinstance(value, bool),
-    "string": lambda work, value: isinstance(value, str),
-    "number": lambda work, value: isinstance(value, (int, float)) and not isinstance(value, bool),
-    "integer": lambda work, value: isinstance(value, int) and not isinstance(value, bool),
-    "mapping": lambda work, value: isinstance(value, Mapping),
-    "sequence": lambda work, value: isinstance(value, (list, tuple)),
-    "even": lambda work, value: number(value) % 2 == 0,
-    "odd": lambda work, value: number(value) % 2 == 1,
-    "divisibleby": lambda work, value, by: number(value) % (number(by) or 1) == 0,
-    "in": _in,
-    "eq": lambda work, value, other: bool(value == other),
-    "ne": lambda work, value, other: bool(value != other),
-    "lt": lambda work, value, other: _compared(value, other) < 0,
-    "le": lambda work, value, other: _compared(value, other) <= 0,
-    "gt": lambda work, value, other: _compared(value, other) > 0,
-    "ge": lambda work, value, other: _compared(value, other) >= 0,
 }

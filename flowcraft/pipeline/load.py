@@ -26,7 +26,7 @@ def load(path: Path, *, models: Collection[str] | None = None) -> Pipeline:
     builder = Builder(document, path, models)
     pipeline = builder.pipeline()
     graph = Graph(document, pipeline.stages)
-    problems += [*builder.problems, *graph.problems, *meaning(pipeline, graph, builder.sites)]
+    problems += [*builder.complaints.problems, *graph.problems, *meaning(pipeline, graph, builder.sites)]
     if problems:
         raise PipelineError(ordered(problems))
     return pipeline

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from flowcraft.pipeline import commands
 from flowcraft.pipeline.lexer import fail
 
 
@@ -30,21 +31,15 @@ class _Frame:
     close: str = ""
     depth: int = 0
     cases: int = 0
-    quoted: bool = False
+    tabs: bool = False
     word: str = ""
     words: list[str] = field(default_factory=list)
 
 
 _HEREDOC = re.compile(r"<<(-?)[ \t]*((?:[^\s;&|()<>'\"\\]|\\.|'[^'\n]*'|\"[^\"\n]*\")+)")
 _CALCULATES = re.compile(r"(?:^|\s)-(?:eq|ne|lt|le|gt|ge|v|R)(?:\s|$)")
-_INTERPRETER = re.compile(r"(?:.*/)?(?:(?:ba|da|z|k|a)?sh|python[\d.]*|perl|ruby|node|php)")
-_CODE_FLAG = re.compile(r"-[a-zA-Z]*[cer]")
 _ASSIGNMENT = re.compile(r"\w+\+?=.*", re.DOTALL)
-_INDEX = re.compile(r"\w+\[[^\]]*")
 _RESERVED = ("then", "do", "else", "elif", "if", "while", "until", "!", "{", "time", "esac", "fi", "done", "}")
-_RUN_THEIR_WORDS = ("eval", "let", "trap", "alias")
-_TAKE_NAMES = ("unset", "read", "mapfile", "readarray", "getopts")
-_DECLARE = ("declare", "typeset", "local", "export", "readonly")
 _MAX_FRAMES = 100
 
 _REFUSED = {
@@ -86,11 +81,15 @@ class _Scanner:
         kinds = [frame.kind for frame in around]
         refused = next((_REFUSED[kind] for kind in kinds if kind in _REFUSED), None)
         code = around[-1]
-        if refused is None and "comment" not in kinds and _as_code(code):
+        if refused is None and "comment" not in kinds and commands.runs(code.words, code.word):
             refused = _AS_CODE
         if refused:
             fail(self.script, start, refused[0], code="FC210", hint=refused[1])
-        number = "arithmetic" in kinds or any(self._calculates(frame) for frame in around) or _is_index(code)
+        number = (
+            "arithmetic" in kinds
+            or any(self._calculates(frame) for frame in around)
+            or commands.is_index(code.words, code.word)
+        )
         code.word += "\0"
         self.at = end
         return Slot(start, end, any(kind in ("double", "heredoc", "arithmetic", "comment") for kind in kinds), number)
@@ -195,7 +194,7 @@ class _Scanner:
     def _at_end_word(self, frame: _Frame) -> bool:
         end = self.script.find("\n", self.at)
         line = self.script[self.at : end if end >= 0 else len(self.script)]
-        if (line.lstrip("\t") if frame.quoted else line) != frame.close:
+        if (line.lstrip("\t") if frame.tabs else line) != frame.close:
             return False
         self._pop(len(line))
         return True
@@ -290,26 +289,7 @@ class _Scanner:
 def _heredoc(match: re.Match[str]) -> _Frame:
     word = match[2]
     plain = re.sub(r"\\(.)|['\"]", r"\1", word)
-    return _Frame("heredoc" if plain == word else "raw", match.start(), plain, quoted=match[1] == "-")
-
-
-def _as_code(frame: _Frame) -> bool:
-    """Whether the command would run the word that is being read, or take it as a name."""
-    words = frame.words
-    if not words:
-        return False
-    first, last = words[0], words[-1]
-    if first in _RUN_THEIR_WORDS or first in _TAKE_NAMES:
-        return True
-    if first in _DECLARE:
-        return "=" not in frame.word
-    if last == "-v" and first in ("printf", "test", "["):
-        return True
-    return bool(_CODE_FLAG.fullmatch(last)) and any(_INTERPRETER.fullmatch(word) for word in words)
-
-
-def _is_index(frame: _Frame) -> bool:
-    return not frame.words and _INDEX.fullmatch(frame.word) is not None
+    return _Frame("heredoc" if plain == word else "raw", match.start(), plain, tabs=match[1] == "-")
 
 
 _STEPS: dict[str, Callable[[_Scanner, _Frame, str], None]] = {

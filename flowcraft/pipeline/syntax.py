@@ -14,8 +14,9 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from flowcraft.core.problems import did_you_mean
-from flowcraft.pipeline.filters import FILTERS, TESTS
+from flowcraft.pipeline.filters import FILTERS
 from flowcraft.pipeline.lexer import Piece, fail, template_tokens
+from flowcraft.pipeline.lists import TESTS
 
 FUNCTIONS = ("glob", "range", "read")
 MAX_DEPTH = 60

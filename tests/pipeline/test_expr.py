@@ -161,6 +161,8 @@ def test_an_expression_has_this_value(expression: str, value: Any) -> None:
         ("glob('*')", "no files can be read here"),
         ("range(99999)", "a range has at most 10000 numbers"),
         ("glob", "a value of type function is not plain data"),
+        ("inputs.rows | map(attribute='nr')", "there is no 'nr' here; there is: id, ok, t"),
+        ("inputs.rows | map(attribute='nr') | tojson", "there is no 'nr' here"),
     ],
 )
 def test_an_expression_fails_with_this_message(expression: str, message: str) -> None:

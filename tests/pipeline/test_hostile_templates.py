@@ -103,3 +103,19 @@ def test_a_value_that_is_nested_too_deep_is_an_expression_error() -> None:
 
     with pytest.raises(ExpressionError, match="nested too deep|circular|recursion|too much"):
         Template("a ${{ v }}").text({"v": value})
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "1" + " | string" * 50,
+        "1" + " + 1" * 50,
+        "-" * 50 + "1",
+        "1 if true else " * 50 + "1",
+        "(" * 40 + "1" + " == 1)" * 40,
+        "1 | default(" * 40 + "1" + ")" * 40,
+        "[" * 40 + "1" + "]" * 40,
+    ],
+)
+def test_what_is_just_not_too_deep_is_evaluated(expression: str) -> None:
+    assert Template(f"${{{{ {expression} }}}}").render({}) is not None

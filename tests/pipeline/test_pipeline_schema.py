@@ -12,7 +12,7 @@ from referencing import Registry
 from flowcraft.core import document
 from flowcraft.core.errors import PipelineError
 from flowcraft.core.resources import schema
-from flowcraft.pipeline.build import TYPES
+from flowcraft.pipeline.declared import TYPES
 from flowcraft.pipeline.shape import KINDS, shape
 
 HERE = Path(__file__).parent
@@ -133,7 +133,7 @@ def test_foreign_and_later_names_are_no_keys() -> None:
         assert len(others) == len(set(others)), name
 
 
-def test_the_types_of_inputs_are_those_of_the_builder() -> None:
+def test_the_types_of_inputs_are_those_that_are_checked() -> None:
     assert tuple(SCHEMA["$defs"]["type_name"]["enum"]) == TYPES
 
 
