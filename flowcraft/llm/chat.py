@@ -166,10 +166,10 @@ def _not_chat(reply: Reply, body: bytes) -> ProviderError:
         fault = fault_in(decoded(body.decode("utf-8-sig", "replace")), reply.secrets)
     except ValueError:
         fault = None
+        if reply.content_type.endswith("json") and body.lstrip()[:1] == b"{":
+            return IncompleteStream(f"the answer of {reply.host} is not whole: {reply.quote(body)}", retryable=True)
     if fault is not None:
         return refusal_in_stream(fault, started=False)
-    if reply.content_type.endswith("json") and body.lstrip()[:1] == b"{":
-        return IncompleteStream(f"the answer of {reply.host} is not whole: {reply.quote(body)}", retryable=True)
     kind = reply.quote(reply.content_type) or "something without a type"
     return TransportError(
         f"{reply.host} answered with {kind} instead of a chat answer: {reply.quote(body)}",

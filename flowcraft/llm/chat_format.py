@@ -168,9 +168,9 @@ class Reading:
             raise TransportError(f"the service broke off its answer ({reason})", retryable=True, hint="ask again")
         if reason in ("tool_calls", "function_call"):
             raise _tools_wanted()
-        self.finished = True
         if self._refusal and not (content or self.text):
             raise ReplyError(f"the model refused: {quoted(self._refusal)}", hint="change the prompt or the model")
+        self.finished = True
         return quoted(reason)
 
 

@@ -8,6 +8,7 @@ kept connection which turns out to be dead before the first byte is replaced onc
 import os
 import re
 from collections.abc import Iterator, Mapping
+from http.client import IncompleteRead
 from types import TracebackType
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -163,6 +164,9 @@ class Reply:
         else:
             self._ended = True
             return
+        cut = failure.__cause__
+        if plain and isinstance(cut, IncompleteRead) and isinstance(cut.partial, bytes):
+            yield cut.partial  # what had come of a chunk that was cut
         raise failure from failure.__cause__
 
     def read(self, limit: int = MAX_BODY_BYTES) -> bytes:
