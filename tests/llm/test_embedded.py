@@ -310,14 +310,14 @@ sys.stdout.write(str(provider._running[0].child.pid))
 sys.stdout.flush()
 """
 FORK = """
-stream.close()
-pid = os.fork()
+pid = os.fork()  # while a thread of the parent has the turn
 if pid == 0:
     answer = provider.chat_completion([LLMMessage("user", "Hi")], max_tokens=2)
     provider.close()
     os._exit(0 if answer.content else 1)
 code = os.waitpid(pid, 0)[1]
 assert code == 0
+stream.close()
 assert provider.chat_completion([LLMMessage("user", "Hi")], max_tokens=2).content
 """
 ROOT = str(Path(weights.__file__).parents[2])
