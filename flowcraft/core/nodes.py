@@ -133,7 +133,14 @@ class _Builder:
             self._complain(start, end, "half a character (U+D800 to U+DFFF) in double quotes", hint=syntax.ESCAPE)
         if event.anchor is not None:
             self._anchors[event.anchor] = (value, 1)
+        if start == end and self._stack:
+            start = end = self._after_colon(self._stack[-1], start)
         self._add(value, start, end, plain=event.implicit[0])
+
+    def _after_colon(self, top: _Open, place: int) -> int:
+        """Where a missing value would stand; the parsers themselves do not agree on it in `{a: }`."""
+        colon = self._text.find(":", top.key_end, place) if top.key is not None else -1
+        return colon + 1 or place
 
     def _resolved(self, event: Any, start: int, end: int) -> Any:
         try:

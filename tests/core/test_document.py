@@ -317,6 +317,7 @@ items:
     note: x
   - second
 empty:
+blank: {in:   }
 """
 
 
@@ -341,6 +342,7 @@ class TestPlaces:
             (("items", 7, "id"), "value", (14, 3)),
             (("nothing", "at", "all"), "value", (1, 1)),
             (("empty",), "value", (17, 7)),
+            (("blank", "in"), "value", (18, 12)),
             ((), "value", (1, 1)),
         ],
     )
@@ -435,6 +437,7 @@ def walk(data: Any, path: tuple[Any, ...] = ()) -> Any:
         yield from walk(value, (*path, key))
 
 
+@settings(deadline=None)
 @given(data=st.dictionaries(TEXT, DATA), indent=st.none() | st.integers(0, 3))
 def test_json_is_yaml_and_its_parts_stand_where_they_are_said_to_stand(data: Any, indent: int | None) -> None:
     text = json.dumps(data, ensure_ascii=False, indent=indent)
@@ -468,7 +471,7 @@ def outcome(text: str, parser: Any) -> Document | None:
     return None
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=15).map("".join) | st.text(max_size=30))
 def test_any_text_is_read_or_refused_and_both_parsers_read_the_same(text: str) -> None:
     documents = [outcome(text, parser) for parser in (FastestParser, PurePythonParser)]
@@ -483,6 +486,7 @@ def test_any_text_is_read_or_refused_and_both_parsers_read_the_same(text: str) -
             fast.problem(path, "wrong", code="FC999", snippet="a")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"

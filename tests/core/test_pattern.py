@@ -4,7 +4,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcraft.core.pattern import MAX_SIZE, TooHard, compiled
@@ -22,6 +22,7 @@ def pieces(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 PATTERNS = st.recursive(ATOMS, lambda inner: pieces(inner) | inner.map(lambda text: f"({text})"), max_leaves=6)
 
 
+@settings(deadline=None)
 @given(
     pattern=st.tuples(st.sampled_from(["", "^"]), PATTERNS.map(lambda text: f"(?:{text})"), st.sampled_from(["", "$"])),
     text=st.text("ab1_.-é\nx", max_size=8),
@@ -116,6 +117,7 @@ def test_a_pattern_that_cannot_be_used_says_why(pattern: str, words: str) -> Non
         compiled(pattern)
 
 
+@settings(deadline=None)
 @given(st.text("()[]{}*+?|^$\\-.ab,19:=\n", max_size=12), st.text(max_size=5))
 def test_any_pattern_is_compiled_or_refused(pattern: str, text: str) -> None:
     try:

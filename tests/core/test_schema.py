@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -93,7 +93,7 @@ class TestProblems:
                 "2:10:3 FC103 'id' is 'A-b', text that matches ^[a-z][a-z0-9_]*$ is wanted | None",
             ),
             ("{id: 3, prompt: x}", "2:10:1 FC103 'id' is 3, text is wanted | None"),
-            ("{id: a, prompt: }", "2:21:1 FC100 'prompt' is empty, text or a map is wanted | None"),
+            ("{id: a, prompt: }", "2:20:1 FC100 'prompt' is empty, text or a map is wanted | None"),
             ("{id: a, prompt: x, needs: a}", "2:31:1 FC100 'needs' is 'a', a list is wanted | None"),
             ("{id: a, prompt: x, needs: [b, B]}", None),
             ("{id: a, prompt: x, needs: [b, b]}", "2:31:1 FC100 'needs' has the same item twice | None"),
@@ -215,6 +215,7 @@ class TestAnswers:
 
         assert "\x1b" not in found[0]
 
+    @settings(deadline=None)
     @given(
         value=st.recursive(
             st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([1.0, 1.5]) | st.text("ab", max_size=2),
@@ -338,6 +339,7 @@ class TestUserSchemas:
         assert check_value({"a": 1}, schema) == [f"the schema refers to '{unused_server[0]}', which is not in it"]
         assert len(unused_server) == 1
 
+    @settings(deadline=None)
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -297,7 +297,7 @@ class TestProblems:
             ("llm: {cheap_model: ''}", ["1:20 FC100"]),
             ("llm: {cheap_model: []}", ["1:20 FC100"]),
             ("llm: {cheap_model: [a, 3]}", ["1:24 FC100"]),
-            ("llm: {cheap_model: }", ["1:20 FC100"]),
+            ("llm: {cheap_model: }", ["1:19 FC100"]),
             ("llm: {expensive_stages: {a: b}}", ["1:25 FC100"]),
             ("llm: {retries: 2.5}", ["1:16 FC100"]),
             ("llm: {timeouts: {total: -1}}", ["1:25 FC100"]),
