@@ -41,6 +41,29 @@ def python(code: str, *arguments: object, **options: Any) -> "subprocess.Popen[s
     )  # fmt: skip
 
 
+def settings(folder: Path, service: QwenProcess, path: Path, *, more: str = "") -> Path:
+    """A settings file whose cheap model is Qwen's at `service`, with the login in `path`."""
+    text = f"""\
+llm:
+  cheap_model: qwen3-coder-plus
+  expensive_model: strong
+  qwen_oauth_path: {path}
+  retries: 0
+  models:
+    qwen3-coder-plus:
+      oauth_base_url: {service.base_url}
+      allowed_hosts: ["127.0.0.1"]
+    strong:
+      provider: qwen-code
+      model: qwen3-max
+      base_url: {service.resource_url}
+      api_key_env: TEST_QWEN_KEY
+{more}"""
+    place = folder / "settings.yaml"
+    place.write_text(text)
+    return place
+
+
 WORKER = """
 import json, sys, threading
 from concurrent.futures import ThreadPoolExecutor

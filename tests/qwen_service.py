@@ -120,6 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {
             "device_code": f"{CANARY}-device", "user_code": "ABCD-1234", "verification_uri": page,
             "verification_uri_complete": f"{page}?user_code=ABCD-1234&client=qwen-code", "expires_in": 900,
+            "interval": 0.1,
         })  # fmt: skip
 
     def token(self, data: bytes) -> None:

@@ -82,9 +82,7 @@ def test_carries_what_the_service_expects(service: QwenProcess, path: Path) -> N
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("qwen3-coder-plus", 65_536, 0.5)
     assert body["metadata"]["promptId"] == body["metadata"]["sessionId"] + "########1"
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
-    assert body["messages"][1]["content"] == [
-        {"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}
-    ]
+    assert body["messages"][1]["content"] == [{"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}]
 
 
 def test_a_stream_that_repeats_itself_is_told_once(service: QwenProcess, path: Path) -> None:
@@ -256,10 +254,9 @@ def test_no_login_is_told_before_anything_is_sent(service: QwenProcess, path: Pa
 
 
 def test_a_login_that_is_over_falls_back_as_one(service: QwenProcess, path: Path) -> None:
-    write(path, service.credentials(expired=True))
-    service.script(token=["400"])
+    write(path, service.credentials(expired=True, refresh_token=None))
 
-    with pytest.raises(LoginRequired, match="is over") as over:
+    with pytest.raises(LoginRequired, match="has expired") as over:
         signed_in(service, path).chat_completion(HELLO)
 
     assert isinstance(over.value, AuthError)

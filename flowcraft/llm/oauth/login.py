@@ -15,6 +15,7 @@ from flowcraft.llm.oauth.service import DeviceCode, Grant, OAuthService, Pending
 from flowcraft.llm.oauth.storage import Replacement, as_fields, sweep
 
 _LONGEST_INTERVAL_S = 10.0
+_POLL_S = 15.0
 
 
 def existing(path: Path) -> Credentials | None:
@@ -31,7 +32,7 @@ def wait_for_user(service: OAuthService, code: DeviceCode, scope: Scope) -> Gran
     while time.monotonic() < until_s and not scope.expired:
         scope.wait(interval_s)
         try:
-            return service.poll(code, scope)
+            return service.poll(code, Scope(_POLL_S))  # a yes that is on its way is not given up
         except Pending as pending:
             slower_s = min(_LONGEST_INTERVAL_S, interval_s * 1.5)
             interval_s = slower_s if pending.slow_down else code.interval_s

@@ -133,7 +133,7 @@ class OAuthService:
             user_code=str(found.get("user_code") or ""),
             url=url,
             expires_in_s=_whole(found.get("expires_in"), 1, 3600) or 900,
-            interval_s=_whole(found.get("interval"), 1, 60) or 2,
+            interval_s=_number(found.get("interval"), 0.1, 60.0) or 2.0,
             device_code=code,
             verifier=verifier,
         )
@@ -211,8 +211,14 @@ def _life_s(value: object) -> int:
 
 
 def _whole(value: object, least: int, most: int) -> int | None:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
-    return int(value) if good and isinstance(value, (int, float)) else None
+    found = _number(value, least, most)
+    return None if found is None else int(found)
+
+
+def _number(value: object, least: float, most: float) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if least <= value <= most else None
 
 
 def _reason(found: Mapping[str, Any]) -> str:

@@ -70,7 +70,9 @@ class QwenCodeProvider(BaseLLMProvider):
         super().__init__(config)
         self.access = access(config)
         if self.access.base_url and not resource.is_safe(self.access.base_url):
-            raise UsageError("base_url must be https, or http on this machine, for a Qwen model", hint="write https://...")
+            raise UsageError(
+                "base_url must be https, or http on this machine, for a Qwen model", hint="write https://..."
+            )
         self._session = dashscope.Session()
         self._worked = ""
         self._more_hosts = tuple(_texts(config.options.get("allowed_hosts")))
@@ -180,9 +182,7 @@ class QwenCodeProvider(BaseLLMProvider):
 
     def _source(self, path: Path) -> TokenSource:
         service = oauth_service(self.config.options.get("oauth_base_url"))
-        return TokenSource(
-            path, service, may_send_to=lambda url: resource.base_url(url, self._more_hosts) is not None
-        )
+        return TokenSource(path, service, may_send_to=lambda url: resource.base_url(url, self._more_hosts) is not None)
 
     def _key(self) -> str:
         return os.environ.get(self.access.key_variable or "", "").strip()
