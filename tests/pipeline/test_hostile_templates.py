@@ -88,6 +88,19 @@ def test_a_hostile_template_is_refused_within_64_mib(template: str) -> None:
     assert peak < 64 << 20
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("${% for i in range(101) %}${% for j in range(100) %}${% endfor %}${% endfor %}", "its loops more than 10000"),
+        ("${{ inputs.big }}${{ inputs.big }}", "the text becomes longer than 1048576"),
+        ("${% for i in range(99) %}${{ inputs.big | length }}${% endfor %}", "handles too much data"),
+    ],
+)
+def test_each_bound_is_told(template: str, reason: str) -> None:
+    with pytest.raises(ExpressionError, match=reason):
+        Template(template).text(SCOPE)
+
+
 def test_work_up_to_the_bounds_is_done() -> None:
     loops = "${% for i in range(100) %}${% for j in range(98) %}x${% endfor %}${% endfor %}"
 

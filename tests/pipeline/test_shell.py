@@ -62,6 +62,7 @@ POSITIONS = {
     "function": "f() { printf '%s.' \"$1\"; }; f ${{ v }}",
     "loop": "for x in ${{ v }}; do printf '%s.' \"$x\"; done",
     "case": "case ${{ v }} in a) ;; *) printf '%s.' ${{ v }};; esac",
+    "case in substitution": "printf '%s.' \"$(case b in a) echo;; *) printf '%s.' ${{ v }};; esac)\" | sed '$ s/.$//'",
     "after odd quotes": "x=\"it's \\\" $'\\''\" # don't\nprintf '%s.' ${{ v }}",
     "argument of bash -c": 'bash -c \'printf "%s." "$1"\' bash ${{ v }}',
 }
