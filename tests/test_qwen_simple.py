@@ -14,17 +14,17 @@ HERE = Path(__file__).resolve()
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE.parents[1]))  # a checkout that is not installed
 
-from flowcraft.core.errors import AuthError, FlowcraftError
-from flowcraft.core.settings import SettingsManager
-from flowcraft.llm.base import LLMMessage
-from flowcraft.llm.integration import LLMIntegration
-
 MODEL = "qwen3-coder-plus"
 ENVIRONMENT = dict(os.environ)  # the tests themselves run without the user's keys and home
 
 
 def main() -> int:
     """Make the request and tell about it; 0 also where there are no credentials to make it with."""
+    from flowcraft.core.errors import AuthError, FlowcraftError
+    from flowcraft.core.settings import SettingsManager
+    from flowcraft.llm.base import LLMMessage
+    from flowcraft.llm.integration import LLMIntegration
+
     say = sys.stdout.write
     try:
         with LLMIntegration(SettingsManager()) as llm:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qwen_parts import QUICK, source, write
+from qwen_parts import QUICK, python, source, write
 from qwen_service import CANARY, QwenProcess
 
 from flowcraft.core.errors import Cancelled, DeadlineError, ProviderError, RateLimitError, TransportError, UsageError
@@ -351,6 +352,77 @@ def test_spends_nothing_where_the_answer_could_not_be_saved(service: QwenProcess
         source(path, service).current(scope())
 
     assert service.counts()["token requests"] == 0
+
+
+def test_spends_nothing_on_a_full_disk(service: QwenProcess, path: Path) -> None:
+    write(path, service.credentials(expired=True))
+    before = path.read_bytes()
+    # The nearest thing to a full disk that needs no disk: no file may grow.
+    child = python(
+        "import resource, sys; from flowcraft.core.scope import Scope; from qwen_parts import worker_source\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))\n"
+        "worker_source(*sys.argv[1:]).current(Scope(20))",
+        path,
+        service.base_url,
+    )
+
+    _, err = child.communicate(timeout=60)
+
+    assert "cannot be replaced" in err
+    assert service.counts()["token requests"] == 0
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".*.tmp"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_spends_nothing_in_a_folder_that_cannot_be_written(service: QwenProcess) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
+        os.chmod(folder, 0o755)
+        path = write(Path(folder) / "qwen" / "oauth_creds.json", service.credentials(expired=True))
+        os.chown(path, 65534, 65534)
+        os.chmod(path.parent, 0o555)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(CredentialsError, match="cannot make .*: Permission denied"):
+                source(path, service).current(scope())
+        finally:
+            os.seteuid(0)
+    assert service.counts()["token requests"] == 0
+
+
+def test_a_forked_child_waits_for_its_parent_and_shares_the_answer(service: QwenProcess, path: Path) -> None:
+    write(path, service.credentials(expired=True))
+    service.script(token=["held"])
+    child = python(
+        """
+import os, sys, threading
+from flowcraft.core.scope import Scope
+from qwen_parts import worker_source
+tokens = worker_source(*sys.argv[1:])
+def ask(): print(hash(tokens.current(Scope(20)).access_token), flush=True)
+first = threading.Thread(target=ask)
+first.start()
+sys.stdin.readline()  # the parent's request is under way
+if os.fork() == 0:
+    ask()
+    os._exit(0)
+first.join()
+os.wait()
+""",
+        path,
+        service.base_url,
+    )
+    wait_for(lambda: service.counts()["held"] == 1)
+    assert child.stdin is not None
+    child.stdin.write("\n")
+    child.stdin.flush()
+    service.do("open")
+
+    out, err = child.communicate(timeout=60)
+
+    assert len(out.split()) == 2, err
+    assert len(set(out.split())) == 1
+    assert service.counts()["token requests"] == 1
 
 
 def test_keeps_an_answer_that_cannot_be_saved_in_memory(

@@ -115,7 +115,8 @@ def _left(real: Path) -> list[Path]:
 
 def _reserve(descriptor: int) -> None:
     # A write and a sync find the full disk that opening a file does not.
-    os.write(descriptor, b" " * _ROOM)
+    if os.write(descriptor, b" " * _ROOM) != _ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(descriptor)
 
 
