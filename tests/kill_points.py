@@ -1,5 +1,6 @@
 """The points at which a run is killed, by the numbers of docs/ledger.md; each kills, and says if it hit its point."""
 
+import contextlib
 import os
 import random
 import signal
@@ -130,10 +131,8 @@ def at_random(world: World, words: tuple[str, ...]) -> bool:
 
 def pause(process: "subprocess.Popen[bytes]", seconds: float) -> None:
     """Let it work for so long, or until its end."""
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        pass
 
 
 def _no_calls(world: World) -> bool:

@@ -120,14 +120,20 @@ def resume(run_id: str | None, given: Sequence[str], on_unknown: str, **order: A
 
     What has succeeded is not run again unless it was changed. Secret inputs are not kept: give them again with -i.
     """
+    from flowcraft.runner.ledger import FOLDER, file_hash
     from flowcraft.runner.records import open_records
+    from flowcraft.runner.runlock import check_free
 
-    with open_records(Path(order["workspace"] or ".").resolve()) as (records, _):
+    root = Path(order["workspace"] or ".").resolve()
+    with open_records(root) as (records, _):
         row = records.run(run_id)
+    check_free(root / FOLDER, row.id)
     if not row.file.is_file():
         raise UsageError(
             f"the pipeline of run {row.id} is gone: {row.file}", hint="put it back, or start anew: flowcraft run FILE"
         )
+    if row.file_hash != file_hash(row.file):
+        click.echo(f"{row.file.name} was edited since run {row.id} began: what that changes runs again", err=True)
     kept = row.options
     chosen = {**kept.get("models", {}), **pairs(order["models"], "--model")}
     order["models"] = [f"{name}={model}" for name, model in chosen.items()]

@@ -25,17 +25,18 @@ run_argument = click.argument("run_id", required=False, metavar="[RUN]")
 def runs(limit: int, workspace: Path | None, as_json: bool) -> None:
     """List the runs that are kept here, the latest first."""
     from flowcraft.cli.report import dump
-    from flowcraft.cli.screen import money, seconds, table
+    from flowcraft.cli.screen import seconds, table
     from flowcraft.runner.records import open_records
 
     root = Path(workspace or ".").resolve()
     with open_records(root) as (records, _):
         found = [(row, state(root, row), records.spent(row.number)) for row in records.runs(limit)]
+        paid = {row.id: _paid(records, row) for row, _, _ in found}
     if as_json:
         click.echo(dump([_row_json(row, status, spent) for row, status, spent in found]))
         return
     cells = [
-        (row.id, row.pipeline, status, seconds(row.seconds), str(spent["calls"]), money(spent["usd"]))
+        (row.id, row.pipeline, status, seconds(row.seconds), str(spent["calls"]), paid[row.id])
         for row, status, spent in found
     ]
     click.echo(table(cells, ("run", "pipeline", "status", "time", "calls", "cost")) if cells else "no runs yet")
@@ -136,6 +137,15 @@ def state(root: Path, row: "RunRow") -> str:
     return "killed" if row.status == "running" and not is_running(root / FOLDER, row.id) else row.status
 
 
+def _paid(records: "Records", row: "RunRow") -> str:
+    from flowcraft.cli.screen import money
+    from flowcraft.runner.costs import costs
+
+    found = costs(records, row.number, {})
+    unknown = f"{found.unknown} of unknown cost" if found.unknown else ""
+    return f"{money(found.actual)} and {unknown}" if unknown and found.actual else unknown or money(found.actual)
+
+
 def checked_stage(records: "Records", row: "RunRow", wanted: str) -> str:
     """The path of a stage of this run; raises UsageError with the nearest one."""
     known = {*records.stages(row.number), *(call.path for call in records.calls(row.number))}
@@ -208,12 +218,12 @@ def _call_json(call: "CallRow") -> dict[str, Any]:
 
 
 def _show_run(root: Path, records: "Records", row: "RunRow") -> None:
-    from flowcraft.cli.screen import clean, money, seconds, table
+    from flowcraft.cli.screen import clean, seconds, table
 
     spent = records.spent(row.number)
     click.echo(clean(f"run {row.id} of {row.pipeline} ({row.file})"))
     times = f" in {row.sessions} sessions" if row.sessions > 1 else ""
-    click.echo(f"{state(root, row)}, {seconds(row.seconds)}{times}, {spent['calls']} calls, {money(spent['usd'])}")
+    click.echo(f"{state(root, row)}, {seconds(row.seconds)}{times}, {spent['calls']} calls, {_paid(records, row)}")
     if row.error:
         click.echo(clean(f"error: {row.error}"))
     calls = records.calls(row.number)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flowcraft.core.errors import LedgerError
+from flowcraft.core.errors import LedgerError, UsageError
 from flowcraft.runner.ledger_schema import APPLICATION_ID, MIGRATIONS
 
 FILE = "flowcraft.db"
@@ -42,7 +42,7 @@ _MEANINGS = (
 class Database:
     """The open database of `folder`; thread-safe. Raises LedgerError for whatever is wrong with it.
 
-    Without `create` a missing file is an error that says so.
+    Without `create` a missing file is a UsageError.
     """
 
     def __init__(self, folder: Path, *, create: bool = True) -> None:
@@ -55,7 +55,7 @@ class Database:
         if create:
             _make_folder(folder)
         elif not self.path.exists():
-            raise LedgerError(f"there are no runs here: {self.path} does not exist", hint="flowcraft run PIPELINE")
+            raise UsageError(f"there are no runs here: {self.path} does not exist", hint="flowcraft run PIPELINE")
         _look_at(self.path)
         try:
             with self._translated():

@@ -4,6 +4,7 @@ How a prompt stage ended is written with the next commit, whatever that is for: 
 was made of are not, and judging them again costs nothing. The end of a command is written at once.
 """
 
+import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -175,6 +176,14 @@ class Ledger:
                 for sql, values in (*self._waiting, *statements):
                     database.execute(sql, values)
             self._waiting.clear()
+
+
+def file_hash(file: Path) -> str:
+    """The hash of a file's bytes; empty if it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _stage_row(  # noqa: PLR0913 - one parameter per column

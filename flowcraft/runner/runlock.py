@@ -23,10 +23,7 @@ class RunLock:
             except BlockingIOError:
                 holder = _holder(handle)
                 os.close(handle)
-                raise UsageError(
-                    f"run {run_id} is being worked on by another process{holder}",
-                    hint="wait for its end, or stop it; then: flowcraft resume " + run_id,
-                ) from None
+                raise _taken(run_id, holder) from None
             if self._is_current(handle):
                 self._handle = handle
             else:  # the holder before us has removed the file between our open and our lock
@@ -63,19 +60,34 @@ class RunLock:
             raise LedgerError(f"{self.path} cannot be written: {error.strerror}", hint="check the disk") from error
 
 
-def is_running(folder: Path, run_id: str) -> bool:
-    """Whether a process is at work on the run at this moment."""
+def check_free(folder: Path, run_id: str) -> None:
+    """Raise UsageError, naming the process, if one is at work on the run at this moment."""
     try:
         handle = os.open(folder / f"{run_id}.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        return
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        raise _taken(run_id, _holder(handle)) from None
     finally:
         os.close(handle)
+
+
+def is_running(folder: Path, run_id: str) -> bool:
+    """Whether a process is at work on the run at this moment."""
+    try:
+        check_free(folder, run_id)
+    except UsageError:
+        return True
     return False
+
+
+def _taken(run_id: str, holder: str) -> UsageError:
+    return UsageError(
+        f"run {run_id} is being worked on by another process{holder}",
+        hint="wait for its end, or stop it; then: flowcraft resume " + run_id,
+    )
 
 
 def _holder(handle: int) -> str:

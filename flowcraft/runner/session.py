@@ -4,7 +4,6 @@ The coordinator asks here before it starts a task, and tells here how it ended. 
 has ended in this run (`resume`), the same question was answered in another run (cache), the user said so (`--from`).
 """
 
-import hashlib
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -23,7 +22,7 @@ from flowcraft.pipeline.model import Pipeline
 from flowcraft.runner.accounts import Account
 from flowcraft.runner.budget import Budget, limits
 from flowcraft.runner.fingerprint import Fingerprint, fingerprint
-from flowcraft.runner.ledger import FOLDER, Ledger, NewRun
+from flowcraft.runner.ledger import FOLDER, Ledger, NewRun, file_hash
 from flowcraft.runner.leftovers import end_programs
 from flowcraft.runner.outcome import Outcome, RunRecord, Task
 from flowcraft.runner.records import CallRow, Records, StageRow
@@ -262,14 +261,6 @@ def open_session(
 def new_id() -> str:
     """A name for a run, in the order of time."""
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
-def file_hash(file: Path) -> str:
-    """The hash of a file's bytes; empty if it cannot be read."""
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
-        return ""
 
 
 def _again(before: StageRow, mark: Fingerprint) -> str:
