@@ -30,7 +30,7 @@ from flowcraft.core.process import run
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm import llama, weights
-from flowcraft.llm.base import ChatRequest, LLMMessage, LLMResponse
+from flowcraft.llm.base import ChatRequest, Delta, LLMMessage, LLMResponse
 from flowcraft.llm.providers.embedded import EmbeddedProvider
 from flowcraft.llm.providers.openai import OpenAIProvider
 
@@ -194,14 +194,15 @@ def test_four_threads_take_turns(shared: EmbeddedProvider) -> None:
 
 
 def test_a_cancel_from_another_thread_ends_the_answer_and_frees_the_turn(shared: EmbeddedProvider) -> None:
-    stream = shared.stream_completion(LONG, max_tokens=2000)
-    next(stream)
-    canceller = threading.Thread(target=stream.close)
+    scope = Scope()
+    deltas = shared.deltas(ChatRequest(messages=tuple(LONG), params={"max_tokens": 2000}, stream=True, scope=scope))
+    next(deltas)
+    canceller = threading.Thread(target=scope.cancel)
 
     canceller.start()
-    rest: list[str] = []
+    rest: list[Delta] = []
     with pytest.raises(Cancelled):
-        rest.extend(stream)
+        rest.extend(deltas)
     canceller.join()
 
     assert len(rest) < 1900
