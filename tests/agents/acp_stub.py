@@ -230,6 +230,10 @@ class Stub:
         self.send(id=0, method="session/request_permission", params={"sessionId": session, "options": []})
         time.sleep(WAIT_S)
 
+    def turn_silent_after_text(self, number, session, params):
+        self.say(session, "working")
+        time.sleep(WAIT_S)
+
     def turn_silent(self, number, session, params):
         time.sleep(WAIT_S)
 

@@ -1,6 +1,7 @@
 """Asking an agent in tests: providers for the stand-ins of this folder, and what is left of processes."""
 
 import os
+import re
 import sys
 import threading
 import time
@@ -9,14 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings, Timeouts
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, LLMMessage, LLMResponse
 from flowcraft.llm.providers.acp import AcpProvider
+from flowcraft.llm.providers.command import CommandProvider
 
 HERE = Path(__file__).parent
 ACP_STUB, KIRO_STUB = HERE / "acp_stub.py", HERE / "kiro_stub.py"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def acp(behaviour: str = "hello", *, first_event_s: float = 10, idle_s: float = 10, **config: Any) -> AcpProvider:
@@ -33,6 +37,35 @@ def acp(behaviour: str = "hello", *, first_event_s: float = 10, idle_s: float = 
             options={"command": command, **config},
         )
     )
+
+
+def acp_of(command: list[str] | None = None, *, model: str = "", **options: Any) -> AcpProvider:
+    """A provider for a real agent, by its command line or by `agent`."""
+    if command:
+        options["command"] = command
+    return AcpProvider(ModelSettings(name="real", provider="acp", model=model, options=options))
+
+
+def command_of(model: dict[str, Any]) -> CommandProvider:
+    """A provider for a model as it stands in a settings file."""
+    options = {key: value for key, value in model.items() if key not in ("provider", "model")}
+    return CommandProvider(
+        ModelSettings(name="real", provider="command", model=model.get("model", ""), options=options)
+    )
+
+
+def documented_settings() -> list[str]:
+    """The YAML examples of docs/agents.md."""
+    text = (HERE.parent.parent / "docs" / "agents.md").read_text(encoding="utf-8")
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+
+def documented_models() -> dict[str, Any]:
+    """All models in these examples, by name."""
+    found: dict[str, Any] = {}
+    for text in documented_settings():
+        found |= yaml.safe_load(text)["llm"].get("models", {})
+    return found
 
 
 def request(text: str = "hi", scope: Scope | None = None) -> ChatRequest:

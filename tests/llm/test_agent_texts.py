@@ -4,7 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcraft.llm.agents.failures import disguised, failure
@@ -47,13 +47,9 @@ def test_any_line_is_a_message_or_none_or_broken(line: bytes) -> None:
     assert message is None or isinstance(message, (Request, Notification, Response))
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
+JSON = st.sampled_from([None, True, 0, 1.5, "", "text", [], [1], {}, {"code": "x"}, {"code": 1, "message": None}])
 
 
-@settings(max_examples=30)
 @given(st.dictionaries(st.sampled_from(["id", "method", "params", "result", "error", "jsonrpc"]), JSON))
 def test_any_object_is_read_without_an_error(value: object) -> None:
     parse(json.dumps(value).encode())

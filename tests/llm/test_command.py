@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents.asking import Asking, ask, children, closing, request
+from agents.asking import Asking, ask, children, closing, documented_models, documented_settings, request
 
 from flowcraft.core.errors import (
     AuthError,
@@ -19,8 +19,10 @@ from flowcraft.core.errors import (
     UsageError,
 )
 from flowcraft.core.scope import Scope
+from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings, Timeouts
 from flowcraft.llm.base import LLMMessage, Usage
+from flowcraft.llm.factory import LLMProviderFactory
 from flowcraft.llm.providers.command import CommandProvider
 
 LINES = {
@@ -189,3 +191,85 @@ def test_a_missing_program_is_named() -> None:
 def test_settings_that_make_no_sense_are_a_mistake_of_the_user(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         program("pass", **options)
+
+
+DOCUMENTED = {
+    "claude-headless": [
+        {"type": "system", "subtype": "init"},
+        {
+            "type": "stream_event",
+            "event": {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "He"}},
+        },
+        {
+            "type": "stream_event",
+            "event": {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "llo"}},
+        },
+        {"type": "assistant", "message": {"content": [{"type": "text", "text": "Hello"}]}},
+        {"type": "result", "is_error": False, "result": "Hello", "usage": {"input_tokens": 3, "output_tokens": 5}},
+    ],
+    "codex-headless": [
+        {"type": "thread.started", "thread_id": "t"},
+        {"type": "item.completed", "item": {"id": "i", "type": "reasoning", "text": "hm"}},
+        {"type": "item.completed", "item": {"id": "j", "type": "agent_message", "text": "Hello"}},
+        {"type": "turn.completed", "usage": {"input_tokens": 3, "cached_input_tokens": 0, "output_tokens": 5}},
+    ],
+    "gemini-headless": [
+        {"type": "init", "session_id": "s", "model": "m"},
+        {"type": "message", "role": "user", "content": "hi"},
+        {"type": "message", "role": "assistant", "content": "Hello", "delta": True},
+        {"type": "result", "status": "success", "stats": {"total_tokens": 8, "input_tokens": 3, "output_tokens": 5}},
+    ],
+    "opencode-headless": [
+        {"type": "step_start", "part": {}},
+        {"type": "text", "part": {"type": "text", "text": "Hello"}},
+        {"type": "step_finish", "part": {"tokens": {"input": 3, "output": 5}, "cost": 0}},
+    ],
+    "qwen-headless": [
+        {"type": "system", "subtype": "init"},
+        {
+            "type": "stream_event",
+            "event": {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hello"}},
+        },
+        {"type": "result", "is_error": False, "result": "Hello", "usage": {"input_tokens": 3, "output_tokens": 5}},
+    ],
+}
+FAILED = {
+    "claude-headless": [{"type": "result", "is_error": True, "result": "API Error: 429 rate limit"}],
+    "codex-headless": [{"type": "turn.failed", "error": {"message": "exceeded retry limit, last status: 429"}}],
+    "gemini-headless": [{"type": "result", "status": "error", "error": {"message": "status 429"}}],
+    "opencode-headless": [{"type": "error", "error": {"name": "APIError", "data": {"message": "Too Many Requests"}}}],
+    "qwen-headless": [{"type": "result", "is_error": True, "error": {"message": "429 rate limit"}}],
+}
+
+
+def documented(name: str, values: list[Any]) -> CommandProvider:
+    """The example of the documentation, with a program that writes these lines."""
+    reply = documented_models()[name]["reply"]
+    return program(lines(*values), reply=reply)
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTED))
+def test_the_examples_of_the_documentation_read_what_these_programs_write(name: str) -> None:
+    answer = ask(documented(name, DOCUMENTED[name]))
+    assert answer.content == "Hello"
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 5)
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTED))
+def test_the_examples_of_the_documentation_notice_a_failure(name: str) -> None:
+    assert type(failing(documented(name, FAILED[name]))) is RateLimitError
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTED))
+def test_the_examples_of_the_documentation_do_not_take_a_cut_answer(name: str) -> None:
+    assert type(failing(documented(name, DOCUMENTED[name][:-1]))) is TransportError
+
+
+def test_the_examples_of_the_documentation_are_settings(workspace: Path) -> None:
+    for number, text in enumerate(documented_settings()):
+        file = workspace / f"{number}.yaml"
+        file.write_text(text)
+        for model in SettingsManager(file).settings.llm.models.values():
+            assert model.options, model
+            LLMProviderFactory.create(model)

@@ -24,6 +24,7 @@ from flowcraft.llm.base import Delta
 log = logging.getLogger(__name__)
 
 PROTOCOL_VERSION = 1
+PERMISSION = "session/request_permission"
 _METADATA = "_kiro.dev/metadata"
 _API_KEY = re.compile(r"api[-_ ]?key", re.IGNORECASE)
 
@@ -114,7 +115,8 @@ class Agent:
             method = self._auth_method()
             if method is None:
                 raise
-            self._call("authenticate", {"methodId": method}, scope)
+            with contextlib.suppress(ProviderError):  # what counts is whether a session can be opened then
+                self._call("authenticate", {"methodId": method}, scope)
             opened = self._call("session/new", params, scope)
         if not isinstance(opened.get("sessionId"), str):
             raise self._link.broken("answered session/new without a sessionId")
@@ -127,7 +129,7 @@ class Agent:
         if self._launch.auth_method:
             return self._launch.auth_method
         for method in self._methods:
-            if not isinstance(method, Mapping) or method.get("type") == "terminal":
+            if not isinstance(method, Mapping) or "terminal" in (method.get("type"), _meta_type(method)):
                 continue
             if method.get("type") == "env_var" or _API_KEY.search(f"{method.get('id')} {method.get('name')}"):
                 return str(method.get("id"))
@@ -168,6 +170,7 @@ class Agent:
 
     def _heard(self, message: jsonrpc.Message, session: str, turn: Turn, scope: Scope) -> Delta | None:
         if isinstance(message, jsonrpc.Request):
+            turn.refusals += message.method == PERMISSION and self._launch.policy.permission == "reject"
             self._serve(message, scope, session)
         elif isinstance(message, jsonrpc.Notification) and message.params.get("sessionId", session) == session:
             update = message.params.get("update")
@@ -221,7 +224,7 @@ class Agent:
         return False
 
     def _decline(self, request: jsonrpc.Request) -> None:
-        if request.method == "session/request_permission":
+        if request.method == PERMISSION:
             self._link.answer(request, CANCELLED_OUTCOME)
         else:
             self._link.refuse(request, jsonrpc.METHOD_NOT_FOUND, "the turn was cancelled")
@@ -231,9 +234,14 @@ def _prompt(session: str, text: str) -> dict[str, Any]:
     return {"sessionId": session, "prompt": [{"type": "text", "text": text}]}
 
 
+def _meta_type(method: Mapping[str, Any]) -> Any:
+    meta = method.get("_meta")
+    return meta.get("type") if isinstance(meta, Mapping) else None
+
+
 def _served(request: jsonrpc.Request, policy: Policy) -> dict[str, Any] | None:
     """The result of an agent's request; None if there is no such method here."""
-    if request.method == "session/request_permission":
+    if request.method == PERMISSION:
         return policy.outcome(request.params)
     if request.method == "fs/read_text_file":
         return {"content": policy.files.read(request.params)}

@@ -112,7 +112,7 @@ AUTH = _kind(
     r"bearer token\b.{0,80}\binvalid",
     r"session (?:may have |has )?expired",
     r"re-authenticate",
-    r"(?:invalid|incorrect) api key",
+    r"(?:invalid|incorrect|missing) api key",
     _status("401|403"),
 )
 BUSY = _kind("busy", TransportError, True, "one prompt at a time in a session; try again", r"already in progress")
@@ -192,15 +192,21 @@ def disguised(agent: str, text: str) -> ProviderError | None:
     return failure(agent, text)
 
 
-def empty(agent: str) -> ProviderError:
-    """The error for a turn that ended well but without a word."""
+def empty(agent: str, refusals: int = 0) -> ProviderError:
+    """The error for a turn that ended well but without a word, maybe because it was refused a tool."""
+    if refusals:
+        return ReplyError(
+            f"{agent} ended its turn without a word when it was refused a tool",
+            hint="tell it to answer without tools, or set `permission: allow` for this model",
+        )
     return ReplyError(f"{agent} ended its turn without a word", hint="ask again, or run the agent by hand")
 
 
 def _first_words(text: str, kind: Kind | None) -> tuple[str, str | None]:
     lines = [line.strip() for line in plain(text).splitlines() if line.strip()]
     telling = [line for line in lines if kind and kind.pattern.search(line)]
-    line = _ENVELOPE.sub("", (telling or lines or [""])[0])
+    specific = [line for line in lines if line.lower() != "internal error"]  # the details follow it
+    line = _ENVELOPE.sub("", (telling or specific or lines or [""])[0])
     found = _REQUEST_ID.search(line)
     return _shortened(_REQUEST_ID.sub("", line)), found[1] if found else None
 

@@ -29,6 +29,7 @@ class Turn:
         self._pieces: Usage | None = None
         self._credits: Decimal | None = None
         self._tools: set[str] = set()
+        self.refusals = 0  # how often it was told that it may not use a tool
 
     @property
     def text(self) -> str:
@@ -82,7 +83,7 @@ class Turn:
             if error:
                 raise error
         if reason == "end_turn" and not self.text.strip() and (usage is None or not usage.completion_tokens):
-            raise empty(self._agent)
+            raise empty(self._agent, self.refusals)
         return Delta(finish_reason=FINISH_REASONS[str(reason)], usage=usage)
 
     def _usage(self, result: Mapping[str, Any]) -> Usage | None:

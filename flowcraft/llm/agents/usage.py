@@ -44,7 +44,7 @@ def added(one: Usage | None, other: Usage | None) -> Usage | None:
     both = {
         name: [count for count in (getattr(one, name), getattr(other, name)) if count is not None] for name in _TOKENS
     }
-    return Usage(**{name: sum(counts) for name, counts in both.items() if counts})  # type: ignore[arg-type]  # tokens
+    return Usage(**{name: sum(counts) for name, counts in both.items() if counts})
 
 
 def metered_credits(params: Mapping[str, Any]) -> Decimal | None:
