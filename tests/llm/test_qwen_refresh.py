@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -443,6 +444,23 @@ def test_keeps_an_answer_that_cannot_be_saved_in_memory(
     assert path.read_bytes() == damaged
     assert "lives in this process only" in caplog.text
     assert CANARY not in caplog.text
+
+
+def test_saves_an_answer_as_soon_as_it_can_be_saved(service: QwenProcess, path: Path) -> None:
+    write(path, service.credentials(expired=True))
+    before = path.read_bytes()
+    service.script(token=["held"])
+    tokens = source(path, service, replace(QUICK, again_s=0.0))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(tokens.current, scope())
+        wait_for(lambda: service.counts()["held"] == 1)
+        path.write_bytes(b"{")
+        service.do("open")
+        found = answer.result()
+    path.write_bytes(before)
+
+    assert tokens.current(scope()).access_token == found.access_token == content(path)["access_token"]
+    assert service.counts()["token requests"] == 1
 
 
 def test_a_login_that_came_meanwhile_is_kept(service: QwenProcess, path: Path) -> None:

@@ -85,21 +85,29 @@ class TokenSource:
         found = self._load()
         if found is None:
             return self._renewed(None, scope)
-        if self._usable(found) or (found.alive() and time.monotonic() < self._not_before_s):
-            return found
         if not found.alive():
             return self._renewed(None, scope)
-        try:
-            return self._renewed(None, Scope(self._patience.ahead_s, parent=scope))
-        except ProviderError as error:
-            self._not_before_s = time.monotonic() + max(self._patience.again_s, error.retry_after_s or 0.0)
-            log.warning("the Qwen login could not be refreshed ahead of its end: %s", error)
+        unsaved = self._issued is not None and self._issued.unsaved_over is not None
+        if (self._usable(found) and not unsaved) or time.monotonic() < self._not_before_s:
             return found
+        return self._renewed_ahead(found, scope)
 
     def after_refusal(self, refused: str, scope: Scope) -> Credentials:
         """Credentials with another access token than `refused`; raises as `current`."""
         found = self._load()
         return found if found and self._answers(found, refused) else self._renewed(refused, scope)
+
+    def _renewed_ahead(self, found: Credentials, scope: Scope) -> Credentials:
+        """What to use while `found` still works: something newer if that is to be had soon."""
+        ahead = Scope(self._patience.ahead_s, parent=scope)
+        try:
+            return self._renewed(None, ahead)
+        except ProviderError as error:
+            self._not_before_s = time.monotonic() + max(self._patience.again_s, error.retry_after_s or 0.0)
+            log.warning("the Qwen login could not be refreshed ahead of its end: %s", error)
+            return found
+        finally:
+            ahead.close()
 
     def is_new(self, found: Credentials) -> bool:
         """Whether this process got the token from the service a few minutes ago at most."""
@@ -264,6 +272,7 @@ class TokenSource:
     def _not_saved(self, issued: _Issued, spent: Credentials | None, why: str) -> Credentials:
         log.warning("%s could not be saved (%s): the new login lives in this process only", self.path, why)
         self._issued = replace(issued, unsaved_over=spent.digest if spent else None)
+        self._not_before_s = time.monotonic() + self._patience.again_s
         return issued.creds
 
     def _watch(self, real: Path, own: OwnLock) -> None:
