@@ -1,0 +1,210 @@
+"""The database of runs: real SQLite files, real processes beside us."""
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowcraft.core.errors import LedgerError, UsageError
+from flowcraft.runner.database import Database
+from flowcraft.runner.ledger_schema import APPLICATION_ID, MIGRATIONS
+from flowcraft.runner.runlock import RunLock, check_free, is_running
+
+INSERT = (
+    "INSERT INTO runs (id, pipeline, file, file_hash, status, inputs, options, started)"
+    " VALUES (?, 'p', 'f', '', 'running', '{}', '{}', '')"
+)
+
+
+@pytest.fixture
+def folder(workspace: Path) -> Path:
+    return workspace / ".flowcraft"
+
+
+def made(folder: Path, *scripts: str) -> Path:
+    folder.mkdir()
+    connection = sqlite3.connect(folder / "flowcraft.db")
+    for script in scripts:
+        connection.executescript(script)
+    connection.close()
+    return folder / "flowcraft.db"
+
+
+def refusal(folder: Path) -> LedgerError:
+    with pytest.raises(LedgerError) as caught:
+        Database(folder)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_new_database_is_ours_and_nobody_else_can_read_it(folder: Path) -> None:
+    database = Database(folder)
+    with database.write() as connection:
+        connection.execute(INSERT, ("one",))
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
+
+    assert database.version == len(MIGRATIONS)
+    assert database.rows("PRAGMA application_id")[0][0] == APPLICATION_ID
+    assert modes.pop(".flowcraft") == 0o700
+    assert set(modes.values()) == {0o600}
+
+
+def test_commits_survive_a_power_cut_by_their_settings(folder: Path) -> None:
+    database = Database(folder)
+
+    assert database.rows("PRAGMA journal_mode")[0][0] == "wal"
+    assert database.rows("PRAGMA synchronous")[0][0] == 2
+    assert database.rows("PRAGMA wal_autocheckpoint")[0][0] == 0
+
+
+def test_a_transaction_that_breaks_leaves_nothing(folder: Path) -> None:
+    database = Database(folder)
+
+    with pytest.raises(ValueError, match="broken"), database.write() as connection:
+        connection.execute(INSERT, ("one",))
+        raise ValueError("broken")
+
+    assert database.rows("SELECT id FROM runs") == []
+
+
+def test_the_database_of_another_program_is_left_alone(folder: Path) -> None:
+    path = made(folder, "CREATE TABLE theirs (a)")
+    before = path.read_bytes()
+
+    assert "belongs to another program" in str(refusal(folder))
+    assert path.read_bytes() == before
+
+
+def test_the_database_of_a_newer_version_is_left_alone(folder: Path) -> None:
+    made(folder, f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version=99; CREATE TABLE runs (a)")
+
+    assert "newer FlowCraft (version 99" in str(refusal(folder))
+
+
+def test_a_file_that_is_no_database_is_left_alone(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "flowcraft.db").write_text("a letter to my aunt, with more than sixteen bytes")
+
+    assert "not a SQLite database" in str(refusal(folder))
+    assert (folder / "flowcraft.db").read_text().startswith("a letter")
+
+
+def test_a_link_in_its_place_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    folder.mkdir()
+    (folder / "flowcraft.db").symlink_to(tmp_path / "elsewhere.db")
+
+    assert "not an ordinary file" in str(refusal(folder))
+    assert not (tmp_path / "elsewhere.db").exists()
+
+
+def test_a_workspace_without_runs_says_so(folder: Path) -> None:
+    with pytest.raises(UsageError, match="there are no runs here"):
+        Database(folder, create=False)
+
+    assert not folder.exists()
+
+
+def test_a_database_that_is_deleted_in_use_is_noticed_at_the_next_commit(folder: Path) -> None:
+    database = Database(folder)
+    (folder / "flowcraft.db").unlink()
+
+    with pytest.raises(LedgerError, match="removed or replaced"), database.write():
+        pass
+
+
+def test_a_full_disk_is_an_error_of_ours_and_the_next_commit_works_again(folder: Path) -> None:
+    database = Database(folder)
+    pages = database.rows("PRAGMA page_count")[0][0]
+    database.rows(f"PRAGMA max_page_count={pages}")  # SQLite's own word for "the disk is full"
+
+    with pytest.raises(LedgerError, match="the disk is full"), database.write() as connection:
+        connection.execute(INSERT, ("x" * 100_000,))
+    database.rows("PRAGMA max_page_count=100000")
+    with database.write() as connection:
+        connection.execute(INSERT, ("one",))
+
+    assert [row["id"] for row in database.rows("SELECT id FROM runs")] == ["one"]
+
+
+def test_a_damaged_database_is_found(folder: Path) -> None:
+    database = Database(folder)
+    with database.write() as connection:
+        connection.executemany(INSERT, [(f"{number} {'x' * 500}",) for number in range(200)])
+    database.close()
+    path = folder / "flowcraft.db"
+    data = bytearray(path.read_bytes())
+    data[20_000:24_000] = b"\xff" * 4_000
+    path.write_bytes(data)
+
+    assert problems(folder) != []
+
+
+def problems(folder: Path) -> list[str]:
+    try:
+        return Database(folder).problems()
+    except LedgerError as error:
+        return [str(error)]
+
+
+def test_nobody_checkpoints_while_another_connection_is_open(folder: Path) -> None:
+    first, second = Database(folder), Database(folder)
+    with first.write() as connection:
+        connection.execute(INSERT, ("one",))
+
+    beside = first.checkpoint(at_least_bytes=0)
+    second.close()
+    alone = first.checkpoint(at_least_bytes=0)
+
+    assert (beside, alone) == (False, True)
+    assert [row["id"] for row in first.rows("SELECT id FROM runs")] == ["one"]
+
+
+WRITER = f"""
+import sys
+from pathlib import Path
+from flowcraft.runner.database import Database
+database = Database(Path(sys.argv[1]))
+for number in range(int(sys.argv[3])):
+    with database.write() as connection:
+        connection.execute({INSERT!r}, (f"{{sys.argv[2]}}-{{number}}",))
+"""
+
+
+def test_processes_write_side_by_side_without_one_being_locked_out(folder: Path) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(folder), str(name), "50"], stderr=subprocess.PIPE)
+        for name in range(4)
+    ]
+    errors = [writer.communicate()[1].decode() for writer in writers]
+
+    assert errors == ["", "", "", ""]
+    assert Database(folder).rows("SELECT count(*) FROM runs")[0][0] == 200
+
+
+def test_a_second_holder_of_a_run_is_refused_by_the_name_of_the_first(workspace: Path) -> None:
+    lock = RunLock(workspace, "r1")
+
+    with pytest.raises(UsageError, match=r"another process: pid \d+, since ") as caught:
+        RunLock(workspace, "r1")
+    with pytest.raises(UsageError, match="another process"):
+        check_free(workspace, "r1")
+    lock.release()
+
+    assert caught.value.hint
+    assert list(workspace.iterdir()) == []
+
+
+def test_the_lock_of_a_dead_process_is_free(workspace: Path) -> None:
+    code = "import os, sys; from pathlib import Path; from flowcraft.runner.runlock import RunLock\n"
+    code += "RunLock(Path(sys.argv[1]), 'r1'); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(workspace)], check=False)
+    left = (workspace / "r1.lock").exists()
+
+    assert left
+    assert not is_running(workspace, "r1")
+    RunLock(workspace, "r1").release()
+    assert list(workspace.iterdir()) == []
