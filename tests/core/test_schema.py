@@ -333,6 +333,12 @@ class TestUserSchemas:
         else:
             assert check_value(value, schema) == []
 
+    @pytest.mark.parametrize("reference", ["other.json", "", "#x", "other.json#/$defs/a", "#/$defs/b"])
+    def test_an_unchecked_schema_cannot_refer_to_elsewhere_either(self, reference: str) -> None:
+        found = check_value(3, {"$ref": reference, "$defs": {"a": {}}})
+
+        assert found == [f"the schema refers to '{reference}', which is not in it"]
+
     def test_nothing_is_fetched(self, unused_server: list[str]) -> None:
         schema = {"$ref": unused_server[0], "$id": unused_server[0], "$schema": unused_server[0]}
 
