@@ -247,6 +247,12 @@ class World:
         except sqlite3.Error:
             return []
 
+    @contextlib.contextmanager
+    def changed(self) -> Iterator[sqlite3.Connection]:
+        """Write into the database from outside."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection, connection:
+            yield connection
+
     @property
     def database(self) -> Path:
         return self.folder / ".flowcraft" / "flowcraft.db"

@@ -167,7 +167,7 @@ def _too_little(short: _Short) -> BudgetError:
 
 def _said(short: _Short) -> str:
     unit = short.unit
-    text = f"the budget of {amount_text(unit, short.limit)} is not enough: {amount_text(unit, short.spent)} is used"
+    text = f"the budget of {amount_text(unit, short.limit)} is not enough: {amount_text(unit, short.spent)} used"
     return f"{text}, and the next call may need {amount_text(unit, short.wanted)}" if short.wanted else text
 
 

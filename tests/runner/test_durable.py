@@ -1,0 +1,329 @@
+"""Runs that are kept: resumed, cached, started in the middle, held to a budget; a real database, a scripted model."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from fakes import Reply, ScriptedProvider, llm_of
+
+from flowcraft.core.errors import LedgerError, RateLimitError, TransportError, UsageError
+from flowcraft.core.values import Prices
+from flowcraft.llm.base import BaseLLMProvider, Usage
+from flowcraft.runner.outcome import Event, RunRecord, StageStarted
+from flowcraft.runner.records import open_records
+from flowcraft.runner.run import run_pipeline
+from flowcraft.runner.session import Durable
+
+PRICES = Prices(input=Decimal(1), output=Decimal(2))
+
+CHAIN = """
+flowcraft: 1
+stages:
+  - id: first
+    prompt: one
+    output: {save: first.txt}
+  - id: second
+    prompt: two after ${{ stages.first.output }}
+  - id: third
+    prompt: three after ${{ stages.second.output }}
+outputs: {result: "${{ stages.third.output }}"}
+"""
+
+
+def run_(
+    text: str,
+    model: BaseLLMProvider,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    prices: Prices | None = PRICES,
+    events: list[Event] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    **durable: Any,
+) -> RunRecord:
+    Path("p.yaml").write_text(dedent(text))
+    with llm_of(model, None, prices, **(settings or {})) as llm:
+        listener = events.append if events is not None else None
+        return run_pipeline("p.yaml", inputs, llm=llm, jobs=1, durable=Durable(**durable), on_event=listener)
+
+
+def ends(record: RunRecord) -> dict[str, str]:
+    """How each stage ended: its status, or where its result is from."""
+    return {
+        one.path: "cached" if one.cached_from else "resumed" if one.resumed else one.status for one in record.outcomes
+    }
+
+
+def echo() -> ScriptedProvider:
+    return ScriptedProvider(otherwise=lambda request: f"<{request.messages[-1].content}>")
+
+
+def test_a_failed_run_goes_on_where_it_failed() -> None:
+    model = ScriptedProvider("1", TransportError("gone"), "2", "3")
+    failed = run_(CHAIN, model)
+
+    record = run_(CHAIN, model, resume=failed.id)
+
+    assert (failed.status, record.status, record.id) == ("failed", "succeeded", failed.id)
+    assert ends(record) == {"first": "resumed", "second": "succeeded", "third": "succeeded"}
+    assert model.prompts() == ["one", "two after 1", "two after 1", "three after 2"]
+
+
+def test_failed_attempts_of_earlier_sessions_count() -> None:
+    model = ScriptedProvider("1", TransportError("gone"), "2", "3")
+    failed = run_(CHAIN, model)
+
+    record = run_(CHAIN, model, resume=failed.id)
+
+    assert [attempt.error is None for attempt in record.outcomes[1].attempts] == [False, True]
+    assert record.totals.calls == 4
+
+
+def test_resuming_a_run_that_is_done_asks_nothing() -> None:
+    model = echo()
+    done = run_(CHAIN, model)
+
+    record = run_(CHAIN, model, resume=done.id)
+
+    assert (record.status, len(model.requests), record.outputs) == ("succeeded", 3, done.outputs)
+
+
+def test_an_edited_stage_runs_again_and_the_reason_is_told_before_it_is_paid() -> None:
+    model = echo()
+    done = run_(CHAIN, model)
+    events: list[Event] = []
+
+    record = run_(CHAIN.replace("two after", "TWO after"), model, resume=done.id, events=events)
+
+    again = {event.path: event.again for event in events if isinstance(event, StageStarted)}
+    assert ends(record) == {"first": "resumed", "second": "succeeded", "third": "succeeded"}
+    assert again == {"second": "changed since it ran: prompt", "third": "changed since it ran: prompt"}
+
+
+def test_a_saved_file_that_was_deleted_is_written_again_without_a_call() -> None:
+    model = echo()
+    done = run_(CHAIN, model)
+    Path("first.txt").unlink()
+
+    run_(CHAIN, model, resume=done.id)
+
+    assert Path("first.txt").read_text() == "<one>\n"
+    assert len(model.requests) == 3
+
+
+def test_only_the_edited_last_stage_of_a_pipeline_is_paid_for_in_the_next_run() -> None:
+    model = echo()
+    before = run_(CHAIN, model)
+
+    record = run_(CHAIN.replace("three", "THREE"), model)
+
+    assert ends(record) == {"first": "cached", "second": "cached", "third": "succeeded"}
+    assert record.outcomes[0].cached_from == before.id
+    assert record.outcomes[0].saved_usd == Decimal("0.00002")
+    assert record.totals.calls == 1
+
+
+def test_another_model_is_another_question() -> None:
+    model = echo()
+    run_(CHAIN, model)
+
+    record = run_(CHAIN.replace("prompt: one", "prompt: one\n    model: expensive"), model)
+
+    assert ends(record)["first"] == "succeeded"
+
+
+def test_a_rejected_result_is_never_cached() -> None:
+    text = "flowcraft: 1\nstages: [{id: only, prompt: a number, output: json}]"
+    run_(text, ScriptedProvider("not json", "nor this"))
+
+    record = run_(text, ScriptedProvider("7"))
+
+    assert (record.status, record.outcomes[0].output) == ("succeeded", 7)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "cached"), [(("*",), set()), (("second",), {"first"}), ((), {"first", "second", "third"})]
+)
+def test_fresh_stages_are_asked_anew(fresh: tuple[str, ...], cached: set[str]) -> None:
+    answers = iter(range(100))
+    model = ScriptedProvider(otherwise=lambda _: str(next(answers)))
+    run_(CHAIN, model)
+
+    record = run_(CHAIN, model, fresh=fresh)
+
+    assert {path for path, end in ends(record).items() if end == "cached"} == cached
+
+
+def test_starting_at_a_stage_takes_the_others_from_the_run_before() -> None:
+    model = echo()
+    run_(CHAIN, model)
+
+    record = run_(CHAIN, model, start_at="second")
+
+    assert ends(record) == {"first": "cached", "second": "succeeded", "third": "succeeded"}
+
+
+def test_a_single_stage_runs_on_the_results_from_before() -> None:
+    model = echo()
+    run_(CHAIN, model)
+
+    record = run_(CHAIN, model, only="second")
+
+    assert ends(record) == {"first": "cached", "second": "succeeded", "third": "resumed"}
+    assert record.outcomes[2].status == "skipped"
+    assert len(model.requests) == 4
+
+
+def test_a_single_stage_without_results_from_before_is_refused_with_the_way_out() -> None:
+    model = echo()
+
+    with pytest.raises(UsageError, match="needs 'first', of which there is no result yet") as caught:
+        run_(CHAIN, model, only="second")
+
+    assert "--from first" in str(caught.value.hint)
+    assert model.requests == []
+
+
+@pytest.mark.parametrize("option", [{"only": "secnd"}, {"start_at": "secnd"}, {"fresh": ("secnd",)}])
+def test_a_stage_that_is_misspelt_is_refused_with_the_nearest(option: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="has no stage 'secnd'") as caught:
+        run_(CHAIN, echo(), **option)
+
+    assert "second" in str(caught.value.hint)
+
+
+def test_a_run_that_is_misspelt_is_refused_with_the_nearest() -> None:
+    done = run_(CHAIN, echo())
+
+    with pytest.raises(UsageError, match="there is no run") as caught:
+        run_(CHAIN, echo(), resume=done.id[:-1] + "x")
+
+    assert done.id in str(caught.value.hint)
+
+
+def test_a_budget_in_calls_stops_the_run_and_a_higher_one_continues_it() -> None:
+    model = echo()
+    stopped = run_(CHAIN, model, budget={"calls": "2"})
+
+    record = run_(CHAIN, model, resume=stopped.id, budget={"calls": "3"})
+
+    assert "the budget of 2 calls is not enough: 2 calls used" in str(stopped.outcomes[2].error)
+    assert (stopped.status, record.status, len(model.requests)) == ("failed", "succeeded", 3)
+
+
+def test_money_is_reserved_for_the_worst_case_before_a_call() -> None:
+    model = echo()
+    text = CHAIN.replace("prompt: one", "prompt: one\n    params: {max_tokens: 100}")
+
+    record = run_(text, model, budget={"usd": "0.0002"})
+
+    # 19 tokens of input at most, and 100 of output: $0.000219
+    assert "the next call may need $0.0002" in str(record.outcomes[0].error)
+    assert model.requests == []
+
+
+def test_what_was_reported_counts_not_what_was_reserved() -> None:
+    text = "flowcraft: 1\ndefaults: {params: {max_tokens: 100}}\n" + CHAIN.replace("\nflowcraft: 1\n", "")
+    model = echo()
+
+    record = run_(text, model, budget={"usd": "0.0004"})
+
+    # each call reserves about $0.00023 and uses $0.00002
+    assert (record.status, len(model.requests)) == ("succeeded", 3)
+
+
+def test_a_model_without_a_price_is_refused_before_the_first_call_of_a_run_with_a_budget_in_money() -> None:
+    model = echo()
+
+    with pytest.raises(UsageError, match="the price of 'small' is not known"):
+        run_(CHAIN, model, prices=None, budget={"usd": "5"})
+
+    assert model.requests == []
+
+
+def test_a_budget_of_the_settings_holds_for_every_run() -> None:
+    record = run_(CHAIN, echo(), settings={"budget": {"tokens": 20}})
+
+    assert "budget of 20 tokens" in str(record.outcomes[0].error)
+
+
+def test_a_call_without_reported_usage_counts_as_reserved() -> None:
+    model = ScriptedProvider(otherwise=Reply(content="x", usage=Usage()))
+    text = CHAIN.replace("prompt: one", "prompt: one\n    params: {max_tokens: 100}")
+
+    run = run_(text, model, budget={"tokens": "5000"})
+
+    with open_records(Path.cwd()) as (records, _):
+        calls = records.calls(records.run(run.id).number)
+        spent = records.spent(records.run(run.id).number)
+    assert spent["tokens"] == sum(call.reserved["tokens"] for call in calls)
+
+
+def test_a_wait_that_the_service_asked_for_is_kept_by_a_resume() -> None:
+    error = RateLimitError("slow down", retryable=True, retry_after_s=0.2, status=429)
+    model = ScriptedProvider(error, error, error, otherwise="x")
+    failed = run_(CHAIN, model, settings={"retries": 0})
+
+    with open_records(Path.cwd()) as (records, _):
+        call = records.calls(records.run(failed.id).number)[0]
+
+    assert (call.retry_after_s, call.cost) == (0.2, Decimal(0))
+    assert run_(CHAIN, model, resume=failed.id, settings={"retries": 3}).status == "succeeded"
+
+
+def test_a_command_whose_end_nobody_has_seen_does_not_run_again_unasked() -> None:
+    text = "flowcraft: 1\nstages: [{id: deploy, run: 'echo done >> log'}]"
+    done = run_(text, echo())
+    with open_records(Path.cwd()) as (_, database), database.write() as connection:
+        connection.execute("UPDATE stages SET status = 'started', outcome = NULL")
+
+    refused = run_(text, echo(), resume=done.id)
+    still = run_(text, echo(), resume=done.id)
+    record = run_(text, echo(), resume=done.id, rerun_unknown=True)
+
+    assert "nobody has seen its end" in str(refused.outcomes[0].error)
+    assert "--on-unknown rerun" in str(still.outcomes[0].hint)
+    assert (record.status, Path("log").read_text()) == ("succeeded", "done\ndone\n")
+
+
+def test_secrets_are_nowhere_in_the_folder_of_runs() -> None:
+    text = """
+    flowcraft: 1
+    inputs: {token: {type: string, secret: true}}
+    stages:
+      - id: use
+        run: echo "$TOKEN"
+        env: {TOKEN: "${{ inputs.token }}"}
+    """
+    record = run_(text, echo(), inputs={"token": "s3cr3t-canary"})
+
+    kept = b"".join(path.read_bytes() for path in Path(".flowcraft").rglob("*") if path.is_file())
+    assert record.outcomes[0].output == "***"
+    assert b"s3cr3t-canary" not in kept
+
+
+def test_nothing_is_asked_when_the_folder_of_runs_cannot_be_made() -> None:
+    Path(".flowcraft").write_text("a file")
+    model = echo()
+
+    with pytest.raises(LedgerError, match="cannot be used"):
+        run_(CHAIN, model)
+
+    assert model.requests == []
+
+
+def test_nothing_more_is_asked_when_the_disk_is_full() -> None:
+    model = ScriptedProvider()
+
+    def fill(request: Any) -> str:
+        with open_records(Path.cwd()) as (_, database):
+            database.path.unlink()  # what stops the next commit as surely as a full disk does
+        return "1"
+
+    model.enqueue(fill)
+    with pytest.raises(LedgerError):
+        run_(CHAIN, model)
+
+    assert len(model.requests) == 1
