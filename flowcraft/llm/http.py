@@ -93,6 +93,8 @@ class Wire:
                 response = adapter.send(
                     request, stream=True, timeout=target.timeout, verify=self._verify, proxies=target.proxies
                 )
+                if guard.stopped:
+                    response.raw.close()
                 guard.check()
             except FOREIGN as error:
                 if guard.reused and not (guard.answered or guard.fresh or guard.stopped):
