@@ -69,6 +69,8 @@ def test_a_killed_holder_breaks_nothing_and_holds_nobody_up(service: QwenProcess
     assert service.counts()["refreshed"] == 1
     assert service.counts()["reused"] == 0
     assert not list(path.parent.glob(".*.tmp"))
+    # After the replacement there is nothing to do under the locks; a later refresh clears the orphan away.
+    assert (path.parent / "oauth_creds.lock").exists() == (point == "after the replacement")
 
 
 def test_no_token_in_output_arguments_and_environment_of_children(service: QwenProcess, path: Path) -> None:

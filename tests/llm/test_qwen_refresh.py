@@ -528,6 +528,23 @@ def test_goes_on_where_an_exiting_cli_takes_the_lock_away(service: QwenProcess, 
     assert service.counts()["token requests"] == 1
 
 
+def test_stays_to_put_back_what_the_cli_deletes_that_took_the_lock_away(service: QwenProcess, path: Path) -> None:
+    fields = service.credentials(expired=True)
+    write(path, fields)
+    service.script(token=["held"])
+    tokens = source(path, service, Patience(peer_s=2.0))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(tokens.current, scope())
+        wait_for(lambda: service.counts()["held"] == 1)
+        (path.parent / "oauth_creds.lock").unlink()
+        service.do("open")
+        wait_for(lambda: content(path)["access_token"] != fields["access_token"])
+        path.unlink()
+        found = answer.result()
+
+    assert content(path)["access_token"] == found.access_token
+
+
 def test_leaves_a_lock_alone_that_another_program_has_made_meanwhile(service: QwenProcess, path: Path) -> None:
     write(path, service.credentials(expired=True))
     lock = path.parent / "oauth_creds.lock"
