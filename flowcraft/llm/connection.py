@@ -137,7 +137,8 @@ class Adapter(requests.adapters.HTTPAdapter):
         response = requests.Response()
         response.status_code = resp.status
         response.raw = resp
-        response.reason = resp.reason
+        response.request = req  # for what intercepts `send`, as test libraries do
+        response.url = req.url or ""
         return response
 
 

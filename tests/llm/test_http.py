@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import responses
 from servers import ChatServer, answer, raw, status, stream
 
 from flowcraft.core.errors import Cancelled, DeadlineError, ProviderError, TransportError, UsageError
@@ -483,3 +484,11 @@ def test_an_error_can_be_pickled() -> None:
     error.__cause__ = error.__context__ = None
 
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_the_adapter_is_one_that_test_libraries_can_intercept() -> None:
+    with responses.RequestsMock() as service:
+        service.post("https://model.test/v1", body=b"intercepted")
+
+        assert post(Wire(), "https://model.test/v1") == b"intercepted"
+        assert service.calls[0].request.headers["Authorization"] == f"Bearer {TOKEN}"

@@ -5,7 +5,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llm.sse_vectors import VECTORS, Vector
 
@@ -87,6 +87,7 @@ _PIECES = [b"data", b"event", b"id", b"retry", b":", b" ", b"\n", b"\r", b"\r\n"
 _PIECES += [b"\xef\xbb\xbf", b"\xff", b"\xe2\x82", "😀".encode(), b"data: x\n\n", b"[DONE]"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(_PIECES) | st.binary(max_size=4), max_size=30), st.data())
 def test_agrees_with_the_reference_on_any_bytes(pieces: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(pieces)
