@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents.asking import KIRO_STUB, Asking, ask, children, closing, descriptors, request
+from agents.asking import KIRO_STUB, Asking, ask, children, closing, descriptors, eventually, request
 
 from flowcraft.core.errors import AuthError, Cancelled, DeadlineError, ProviderError, RateLimitError, TransportError
 from flowcraft.core.scope import Scope
+from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings, Timeouts
 from flowcraft.llm.agents.kiro_probe import Kiro as KiroProgram
 from flowcraft.llm.agents.kiro_probe import check_login
 from flowcraft.llm.base import LLMMessage, Usage
 from flowcraft.llm.factory import LLMProviderFactory
+from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.providers.kiro import KiroProvider
 
 Kiro = Callable[..., KiroProvider]
@@ -312,3 +314,26 @@ def test_a_missing_program_is_named_with_the_way_to_get_it(monkeypatch: pytest.M
 def test_a_program_that_may_not_be_executed_is_not_found(kiro: Kiro, workspace: Path) -> None:
     (workspace / "kiro").write_text("text")
     assert "may not be executed" in failing(kiro(command=str(workspace / "kiro"))).message
+
+
+def test_a_call_that_waits_for_the_check_of_another_can_be_cancelled(kiro: Kiro) -> None:
+    with closing(kiro(whoami="hang")) as provider:
+        checking = Asking(provider)
+        assert eventually(lambda: bool(children()))
+        waiting = Asking(provider)
+        waiting.scope.cancel()
+        assert type(waiting.end().error) is Cancelled
+        checking.scope.cancel()
+        assert type(checking.end().error) is Cancelled
+    assert not children()
+
+
+def test_the_four_keys_of_the_settings_are_enough(kiro: Kiro, workspace: Path) -> None:
+    kiro("echo")
+    (workspace / "settings.yaml").write_text("llm:\n  cheap_model: embedded\n  expensive_model: kiro-cli\n")
+    with LLMIntegration(SettingsManager()) as llm:
+        answer = llm.chat_completion([LLMMessage("user", "hi")], stage_name="security_review")
+        pieces = list(llm.stream_completion([LLMMessage("user", "ho")], model="kiro-cli"))
+    assert (answer.content, answer.provider, answer.cost) == ("hi", "kiro-cli", None)
+    assert "".join(pieces) == "ho"
+    assert not children()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 
-from flowcraft.core.errors import AuthError, ProcessError, ProviderError, TransportError
+from flowcraft.core.errors import AuthError, DeadlineError, ProcessError, ProviderError, TransportError
 from flowcraft.core.process import Completed, run
 from flowcraft.core.scope import Scope
 from flowcraft.llm.agents.failures import failure, kind_of
@@ -83,6 +83,7 @@ def check_login(kiro: Kiro, env: Mapping[str, str], cwd: str, scope: Scope, *, l
     try:
         asked = run([kiro.path, "whoami"], env=env, cwd=cwd, scope=scope, timeout_s=limit_s)
     except ProcessError as error:
+        _check_time(scope)
         raise _not_logged_in(f"{NAME} whoami: {error.message}") from error
     said = plain((asked.stdout + asked.stderr).decode("utf-8", "replace")).strip()
     if asked.returncode != 0 or "not logged in" in said.lower():
@@ -100,4 +101,11 @@ def _ask(argv: Sequence[str], env: Mapping[str, str], cwd: str, scope: Scope, ti
     try:
         return run(argv, env=env, cwd=cwd, scope=scope, timeout_s=timeout_s)
     except ProcessError as error:
-        raise TransportError(error.message, sent=False, hint=f"{error.hint}; {PRESETS['kiro'].install}") from error
+        _check_time(scope)
+        hint = PRESETS["kiro"].install if error.returncode is None else "run it by hand to see what is wrong"
+        raise TransportError(error.message, sent=False, hint=hint) from error
+
+
+def _check_time(scope: Scope) -> None:
+    if scope.expired:
+        raise DeadlineError(f"{NAME} was not ready within the time limit", sent=False, hint="raise llm.timeouts.total")

@@ -129,7 +129,11 @@ class Link:
         if not self.answered and watch.noise > MAX_NOISE:
             raise self.broken(f"does not speak the Agent Client Protocol; it wrote {self._peer.noise[0]!r}")
         if scope.expired:
-            raise DeadlineError(f"{self.launch.name} was not done with {what} within the time limit", sent=self.sent)
+            raise DeadlineError(
+                f"{self.launch.name} was not done with {what} within the time limit",
+                sent=self.sent,
+                hint="raise llm.timeouts.total",
+            )
         if watch.over:
             raise self._silent(what, said)
 

@@ -87,7 +87,9 @@ class OneShot:
     def _end(self) -> None:
         self._caller.check()
         if isinstance(self._error, ProcessError) and self._caller.expired:
-            raise DeadlineError(f"{self._name} was not done within the time limit") from self._error
+            raise DeadlineError(
+                f"{self._name} was not done within the time limit", hint="raise llm.timeouts.total"
+            ) from self._error
         if self._error:
             raise self._error
 

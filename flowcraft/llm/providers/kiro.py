@@ -9,9 +9,10 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypedDict
 
-from flowcraft.core.errors import AuthError, TransportError, UsageError
+from flowcraft.core.errors import AuthError, DeadlineError, TransportError, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.agents.agent import Agent
@@ -68,7 +69,8 @@ class KiroProvider(BaseLLMProvider):
         try:
             yield from self._asked(self._kiro(request.scope), prompt_text(request.messages), request.scope)
         except AuthError:
-            self._checked.clear()
+            with self._lock:
+                self._checked.clear()
             raise
 
     def missing(self) -> str | None:
@@ -122,16 +124,22 @@ class KiroProvider(BaseLLMProvider):
                 f"the program '{given or NAME}' was not found or may not be executed", sent=False, hint=_PRESET.install
             )
         key = (path, os.stat(path).st_mtime_ns)
-        with self._lock:
+        with self._checking(scope):
             if key not in self._checked:
-                empty = EmptyFolder()
-                try:
-                    kiro = probe(path, env, empty.path, scope)
-                    check_login(kiro, env, empty.path, scope)
-                finally:
-                    empty.close()
-                self._checked[key] = kiro
+                self._checked[key] = _checked(path, env, scope)
             return self._checked[key]
+
+    @contextmanager
+    def _checking(self, scope: Scope) -> Iterator[None]:
+        """One thread checks, the others wait for it, but not beyond their own limits."""
+        while not self._lock.acquire(timeout=0.05):
+            scope.check()
+            if scope.expired:
+                raise DeadlineError(f"{NAME} was not ready within the time limit", sent=False, hint="ask again")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _asked(self, kiro: Kiro, text: str, scope: Scope) -> Iterator[Delta]:
         wanted = self._transport
@@ -191,3 +199,13 @@ class KiroProvider(BaseLLMProvider):
                 yield from answers(program, StructuredReader() if structured else PlainReader())
         finally:
             empty.close()
+
+
+def _checked(path: str, env: dict[str, str], scope: Scope) -> Kiro:
+    empty = EmptyFolder()
+    try:
+        kiro = probe(path, env, empty.path, scope)
+        check_login(kiro, env, empty.path, scope)
+    finally:
+        empty.close()
+    return kiro
