@@ -22,8 +22,9 @@ from qwen_service import CANARY, QwenProcess
 
 from flowcraft.core.errors import Cancelled, DeadlineError, ProviderError, RateLimitError, TransportError, UsageError
 from flowcraft.core.scope import Scope
-from flowcraft.llm.oauth import login
+from flowcraft.llm.oauth import login, session
 from flowcraft.llm.oauth.credentials import CredentialsError, LoginRequired, NoCredentials, read
+from flowcraft.llm.oauth.locks import OwnLock, PeerLock
 from flowcraft.llm.oauth.session import Patience
 from flowcraft.llm.oauth.wire import oauth_service
 
@@ -166,6 +167,33 @@ def test_a_refused_login_is_over_and_its_file_untouched(service: QwenProcess, pa
 
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert service.counts()["token requests"] == 1
+
+
+def test_threads_that_wait_for_one_refresh_share_its_failure(service: QwenProcess, path: Path) -> None:
+    write(path, service.credentials(expired=True))
+    service.script(token=["held-then-dropped"])
+    tokens = source(path, service, Patience())
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(tokens.current, scope()) for _ in range(8)]
+        wait_for(lambda: service.counts()["held"] == 1)
+        wait_for(lambda: [flight.waiting for flight in session._FLIGHTS._running.values()] == [8])
+        service.do("open")
+        errors = [answer.exception() for answer in answers]
+
+    assert {type(error) for error in errors} == {LoginRequired}
+    assert len({id(error) for error in errors}) == 8  # each caller may note its own facts on its error
+    assert service.counts()["token requests"] == 1
+
+
+def test_a_lock_that_was_made_anew_is_put_back(service: QwenProcess, path: Path) -> None:
+    write(path, service.credentials())
+    lock = path.parent / "oauth_creds.lock"
+    lock.write_text("of a program that was quicker")
+    with OwnLock(path, scope()) as own:
+        PeerLock(path.parent, own, scope())._take_away(lambda aside: False)
+
+    assert lock.read_text() == "of a program that was quicker"
+    assert files(path) == {"oauth_creds.json", "oauth_creds.json.flowcraft.lock", "oauth_creds.lock"}
 
 
 def test_a_lost_answer_is_told_and_not_asked_for_twice(service: QwenProcess, path: Path) -> None:
