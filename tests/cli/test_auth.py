@@ -103,7 +103,7 @@ def test_waits_on_when_told_to_slow_down(run: Run, service: QwenProcess, path: P
 
 
 def test_gives_up_when_nobody_agrees(run: Run, service: QwenProcess, path: Path) -> None:
-    service.script(token=["pending"] * 9)
+    service.script(token=["pending"] * 99)
 
     code, _, err = run("login", "qwen", "--timeout", "1.5")
 
