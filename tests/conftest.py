@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+# A busy machine must not fail a test: examples are counted, not timed.
+hypothesis_settings.register_profile("flowcraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("flowcraft")
 
 _REAL_CONNECT = socket.socket.connect
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "FLOWCRAFT_TEST_WEIGHTS", "CI")
