@@ -33,6 +33,7 @@ from flowcraft.core.program import (
 from flowcraft.core.scope import Scope
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+PIPE_BLOCKS = 16  # a pipe holds at most 1 MiB; whoever still writes must not hold us
 LINE_COST_BYTES = 64  # what a waiting line takes in memory besides its own bytes
 MAX_WAITING_BYTES = 64 * 1024 * 1024  # of lines that nobody has read; beyond it the child has to wait
 
@@ -195,20 +196,30 @@ class Child:
             ready.register(self._program.stderr, selectors.EVENT_READ, self._add_error)
             while len(ready.get_map()) > 1:
                 found = [key for key, _ in ready.select()]
-                if any(key.data is None for key in found):  # the pipes have had their time
+                if any(key.data is None for key in found):  # the pipes have had their time: what is there, no more
+                    for key in list(ready.get_map().values()):
+                        self._empty(key)
                     break
                 for key in found:
-                    pipe: IO[bytes] = key.fileobj  # type: ignore[assignment]  # we registered nothing else
-                    chunk = read_some(pipe)
-                    if chunk == b"":
-                        ready.unregister(pipe)
-                    elif chunk:
-                        key.data(chunk)
+                    if self._read_block(key) == b"":
+                        ready.unregister(key.fileobj)
         with self._changed:
             if self._partial:
                 self._enqueue()
             self._ended = True
             self._changed.notify_all()
+
+    def _read_block(self, key: selectors.SelectorKey) -> bytes | None:
+        pipe: IO[bytes] = key.fileobj  # type: ignore[assignment]  # we registered nothing else
+        chunk = read_some(pipe)
+        if chunk:
+            key.data(chunk)
+        return chunk
+
+    def _empty(self, key: selectors.SelectorKey) -> None:
+        blocks = PIPE_BLOCKS if key.data else 0
+        while blocks and self._read_block(key):
+            blocks -= 1
 
     def _add_error(self, chunk: bytes) -> None:
         with self._changed:

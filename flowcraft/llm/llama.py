@@ -24,7 +24,7 @@ INSTALL = "pip install 'flowcraft-sdk[embedded]'"
 # llama.cpp's threads wait for each other by spinning. With libgomp's default, any other busy process
 # makes it 20 to 50 times slower; with this it is about 10 % slower on an idle machine.
 SPIN = "1000"
-DYING_S = 0.5  # a dying process closes its sockets first, and can be waited for later
+DYING_S = 2.0  # a dying process closes its sockets first; on a busy machine its end is seen much later
 PARAMS = {
     "n_parallel": 1,
     "n_predict": 512,  # its default is no limit, and a small model may never stop

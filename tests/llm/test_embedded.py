@@ -41,6 +41,7 @@ pytestmark = [
 
 HELLO = [LLMMessage("user", "Say hello.")]
 LONG = [LLMMessage("user", "Tell a very long story about the sea.")]
+ENDLESS: dict[str, Any] = {"max_tokens": 2000, "temperature": 0, "ignore_eos": True}
 MODEL = ModelSettings(name="embedded", provider="embedded", model="")
 SENTIMENT = {
     "type": "object",
@@ -180,7 +181,7 @@ def test_four_threads_take_turns(shared: EmbeddedProvider) -> None:
     responses: list[LLMResponse] = []
 
     def work() -> None:
-        responses.append(shared.chat_completion(HELLO, max_tokens=6))
+        responses.append(shared.chat_completion(HELLO, max_tokens=6, temperature=0))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -195,7 +196,7 @@ def test_four_threads_take_turns(shared: EmbeddedProvider) -> None:
 
 def test_a_cancel_from_another_thread_ends_the_answer_and_frees_the_turn(shared: EmbeddedProvider) -> None:
     scope = Scope()
-    deltas = shared.deltas(ChatRequest(messages=tuple(LONG), params={"max_tokens": 2000}, stream=True, scope=scope))
+    deltas = shared.deltas(ChatRequest(messages=tuple(LONG), params=ENDLESS, stream=True, scope=scope))
     next(deltas)
     canceller = threading.Thread(target=scope.cancel)
 
@@ -206,18 +207,18 @@ def test_a_cancel_from_another_thread_ends_the_answer_and_frees_the_turn(shared:
     canceller.join()
 
     assert len(rest) < 1900
-    assert_whole(shared.chat_completion(HELLO, max_tokens=4))
+    assert_whole(shared.chat_completion(HELLO, max_tokens=4, temperature=0))
 
 
 def test_leaving_a_stream_early_frees_the_turn(shared: EmbeddedProvider) -> None:
-    with shared.stream_completion(LONG, max_tokens=2000) as stream:
+    with shared.stream_completion(LONG, **ENDLESS) as stream:
         next(stream)
 
-    assert_whole(shared.chat_completion(HELLO, max_tokens=4))
+    assert_whole(shared.chat_completion(HELLO, max_tokens=4, temperature=0))
 
 
 def test_waiting_for_the_turn_ends_at_the_total_limit_and_by_a_cancel(shared: EmbeddedProvider) -> None:
-    with shared.stream_completion(LONG, max_tokens=2000) as stream:
+    with shared.stream_completion(LONG, **ENDLESS) as stream:
         next(stream)
         with pytest.raises(DeadlineError, match="was busy with other requests") as caught:
             shared.chat_completion(HELLO, timeout=0.1)
@@ -229,28 +230,28 @@ def test_waiting_for_the_turn_ends_at_the_total_limit_and_by_a_cancel(shared: Em
 
 
 def test_a_dead_child_is_replaced_at_the_next_request(own: EmbeddedProvider) -> None:
-    own.chat_completion(HELLO, max_tokens=2)
+    own.chat_completion(HELLO, max_tokens=2, temperature=0)
     first = child_of(own).child.pid
     os.kill(first, signal.SIGKILL)
     child_of(own).child.read_line()
 
-    assert_whole(own.chat_completion(HELLO, max_tokens=2))
+    assert_whole(own.chat_completion(HELLO, max_tokens=4, temperature=0))
     assert child_of(own).child.pid != first
 
 
 def test_a_child_that_dies_while_it_answers_is_an_error_that_says_so(own: EmbeddedProvider) -> None:
-    stream = own.stream_completion(LONG, max_tokens=2000)
+    stream = own.stream_completion(LONG, **ENDLESS)
     begun = [next(stream)]
     os.kill(child_of(own).child.pid, signal.SIGKILL)
 
     with pytest.raises(TransportError, match="process of the embedded model has ended .signal SIGKILL") as caught:
         begun.extend(stream)
     assert caught.value.retryable
-    assert_whole(own.chat_completion(HELLO, max_tokens=2))
+    assert_whole(own.chat_completion(HELLO, max_tokens=4, temperature=0))
 
 
 def test_sigill_is_told_as_a_sentence(own: EmbeddedProvider) -> None:
-    stream = own.stream_completion(LONG, max_tokens=2000)
+    stream = own.stream_completion(LONG, **ENDLESS)
     next(stream)
     os.kill(child_of(own).child.pid, signal.SIGILL)
 
@@ -259,13 +260,13 @@ def test_sigill_is_told_as_a_sentence(own: EmbeddedProvider) -> None:
 
 
 def test_closing_ends_the_child_and_the_provider_may_be_used_again(own: EmbeddedProvider) -> None:
-    own.chat_completion(HELLO, max_tokens=2)
+    own.chat_completion(HELLO, max_tokens=2, temperature=0)
     child = child_of(own).child
     own.close()
     own.close()
 
     assert not child.alive
-    assert_whole(own.chat_completion(HELLO, max_tokens=2))
+    assert_whole(own.chat_completion(HELLO, max_tokens=4, temperature=0))
 
 
 def test_a_file_that_is_no_model_is_an_error_with_llama_cpps_reason(tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_another_model_by_path_answers(tmp_path: Path, weights_folder: str) -> N
     provider = EmbeddedProvider(replace(MODEL, options={"path": str(file)}))
 
     try:
-        assert provider.chat_completion(HELLO, max_tokens=2).model == "mine"
+        assert provider.chat_completion(HELLO, max_tokens=2, temperature=0).model == "mine"
     finally:
         provider.close()
 
@@ -295,9 +296,9 @@ def test_a_cancelled_start_leaves_no_child(own: EmbeddedProvider) -> None:
     threading.Timer(0.1, scope.cancel).start()
 
     with pytest.raises(Cancelled):
-        for _ in own.deltas(ChatRequest(messages=tuple(LONG), params={"max_tokens": 2000}, scope=scope)):
+        for _ in own.deltas(ChatRequest(messages=tuple(LONG), params=ENDLESS, scope=scope)):
             pass
-    assert_whole(own.chat_completion(HELLO, max_tokens=2))
+    assert_whole(own.chat_completion(HELLO, max_tokens=4, temperature=0))
 
 
 PARENT = """
@@ -305,7 +306,7 @@ import os, signal, sys
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.providers.embedded import EmbeddedProvider
 provider = EmbeddedProvider()
-stream = provider.stream_completion([LLMMessage("user", "Tell a long story.")], max_tokens=2000)
+stream = provider.stream_completion([LLMMessage("user", "Tell a long story.")], max_tokens=2000, ignore_eos=True)
 next(stream)
 sys.stdout.write(str(provider._running[0].child.pid))
 sys.stdout.flush()
@@ -313,13 +314,13 @@ sys.stdout.flush()
 FORK = """
 pid = os.fork()  # while a thread of the parent has the turn
 if pid == 0:
-    answer = provider.chat_completion([LLMMessage("user", "Hi")], max_tokens=2)
+    answer = provider.chat_completion([LLMMessage("user", "Hi")], max_tokens=4, temperature=0)
     provider.close()
     os._exit(0 if answer.content else 1)
 code = os.waitpid(pid, 0)[1]
 assert code == 0
 stream.close()
-assert provider.chat_completion([LLMMessage("user", "Hi")], max_tokens=2).content
+assert provider.chat_completion([LLMMessage("user", "Hi")], max_tokens=4, temperature=0).content
 """
 ROOT = str(Path(weights.__file__).parents[2])
 
@@ -366,14 +367,14 @@ def test_a_runtime_that_cannot_be_loaded_is_an_error_with_a_hint(
 
 
 def test_the_openai_provider_gets_answers_from_the_server(peer: llama.Llama) -> None:
-    assert_whole(client(peer).chat_completion(HELLO, max_tokens=6))
+    assert_whole(client(peer).chat_completion(HELLO, max_tokens=6, temperature=0))
 
 
 def test_the_openai_provider_streams_from_the_server_again_and_again(peer: llama.Llama) -> None:
     provider = client(peer)
 
     for _ in range(5):
-        stream = provider.stream_completion(HELLO, max_tokens=3)
+        stream = provider.stream_completion(HELLO, max_tokens=3, temperature=0)
         assert "".join(stream)
         assert_whole(stream.response)
 
