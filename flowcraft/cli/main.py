@@ -5,6 +5,7 @@ Commands import what they need when they run, so that `--help` stays fast.
 """
 
 import os
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -78,11 +79,17 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code; a user's mistake never shows a traceback."""
+    # What we started lives in sessions of its own: a polite end (TERM) must reach it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = run_command(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has left (`| head`): nothing to tell anybody
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code == INTERRUPTED:
+        # A provider of somebody else's may not listen; its thread would hold the exit for ever.
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

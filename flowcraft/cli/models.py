@@ -85,11 +85,12 @@ def pull(name: str) -> None:
 
 def fetch_weights(used: Iterable["ModelSettings"]) -> None:
     """Fetch the embedded model's weights, with a progress bar, if one of the models needs them."""
-    if not any(model.provider == "embedded" and not model.options.get("path") for model in used):
+    embedded = [model for model in used if model.provider == "embedded"]
+    if not embedded:
         return
     from flowcraft.llm import weights
 
-    if weights.find() is None:
+    if any(weights.named_by_user(model.options.get("path")) is None for model in embedded) and weights.find() is None:
         _pull()
 
 
