@@ -5,7 +5,6 @@ makes it possible, and is held back until the third decides; a piece that does n
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from flowcraft.llm.base import Delta
 
@@ -66,7 +65,7 @@ def additions(deltas: Iterable[Delta]) -> Iterator[Delta]:
         if delta.finish_reason:
             text, thought = text + content.rest(), thought + reasoning.rest()
         if (text, thought) != (delta.content, delta.reasoning):
-            delta = replace(delta, content=text, reasoning=thought)
+            delta = delta._replace(content=text, reasoning=thought)
             if delta == Delta(model=delta.model, request_id=delta.request_id):
                 continue
         yield delta
