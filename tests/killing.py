@@ -215,14 +215,14 @@ class World:
         (folder / "pad.txt").write_text(BIG if big else "-")
         self.before = len(server.asked)
 
-    def start(self, *words: str) -> "subprocess.Popen[bytes]":
-        """A `flowcraft` process at work here."""
+    def start(self, *words: str, quiet: bool = False) -> "subprocess.Popen[bytes]":
+        """A `flowcraft` process at work here; `quiet` throws away what it prints, which else must be read."""
         env = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "LANG") if name in os.environ}
         return subprocess.Popen(
             [sys.executable, "-m", "flowcraft", *words],
             cwd=self.folder,
             env=env,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )

@@ -45,8 +45,8 @@ class Account:
         self._ledger, self._budget = ledger, budget
         self._unused = [call for call in earlier if call.state == "answered" and not call.settled]
         self._key = ""
-        self._last_id = ""
-        self._reserved: dict[str, Amounts] = {}
+        self._last = 0
+        self._open: dict[str, tuple[int, Amounts]] = {}
         self._lock = threading.Lock()
 
     def recalled(
@@ -57,7 +57,7 @@ class Account:
         for call in self._unused:
             if call.key == self._key:
                 self._unused.remove(call)
-                self._last_id = call.id
+                self._last = call.number
                 return call.response
         return None
 
@@ -66,26 +66,26 @@ class Account:
         worst = worst_case(call.choice, call.request, self._budget.limit)
         self._budget.reserve(worst, call.request.scope)
         try:
-            self._ledger.call_started(self._run, self._session, self._path, self._key, call, worst)
+            number = self._ledger.call_started(self._run, self._session, self._path, self._key, call, worst)
         except BaseException:
             self._budget.settle(worst, {})
             raise
         with self._lock:
-            self._reserved[call.id] = worst
-        self._last_id = call.id
+            self._open[call.id] = (number, worst)
+        self._last = number
 
     def finished(self, call: CallFinished, attempt: Attempt) -> None:
         """Write down what came of it, and settle."""
         with self._lock:
-            worst = self._reserved.pop(call.id)
+            number, worst = self._open.pop(call.id)
         free = attempt.error is not None and attempt.cost == 0
         amounts = {"calls": Decimal(1)} if free else used(attempt.usage, attempt.cost, worst)
         self._budget.settle(worst, amounts)
-        self._ledger.call_finished(call, attempt.cost)
+        self._ledger.call_finished(number, call, attempt.cost)
 
     def rejected(self, reasons: Iterable[str]) -> None:
         """The last answer was not accepted."""
-        self._ledger.rejected(self._last_id, reasons)
+        self._ledger.rejected(self._last, reasons)
 
 
 def _left_of_wait(call: CallRow) -> float:

@@ -48,7 +48,7 @@ class Database:
     def __init__(self, folder: Path, *, create: bool = True) -> None:
         self.path = folder / FILE
         self._lock = threading.RLock()
-        self._commits = 0
+        self.commits = 0
         self._guard: int | None = None
         self._inode = 0
         self._connection: sqlite3.Connection | None = None
@@ -78,8 +78,8 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            self._commits += 1
-            if self._commits % CHECKPOINT_COMMITS == 0:
+            self.commits += 1
+            if self.commits % CHECKPOINT_COMMITS == 0:
                 self.checkpoint()
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
@@ -193,7 +193,11 @@ class Database:
 
     def _check_place(self) -> None:
         # SQLite would go on writing into a file that was deleted, and nobody would ever read it.
-        if not self.path.exists() or os.stat(self.path).st_ino != self._inode:
+        try:
+            inode = os.stat(self.path).st_ino
+        except FileNotFoundError:
+            inode = 0
+        if inode != self._inode:
             raise self._error("it was removed or replaced while it was in use", "start again: flowcraft run PIPELINE")
 
     def _connected(self) -> sqlite3.Connection:

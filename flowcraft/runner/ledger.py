@@ -80,10 +80,10 @@ class Ledger:
 
     def call_started(
         self, run: int, session: int, path: str, key: str, call: CallStarted, reserved: Mapping[str, Any]
-    ) -> None:
-        """Write that a request is about to leave; it may when this has returned."""
+    ) -> int:
+        """Write that a request is about to leave; it may when this has returned the number of the call."""
         choice = {**call.choice.info(), "because": call.choice.because}
-        self._commit(
+        return self._commit(
             (
                 "INSERT INTO calls (id, run, path, state, session, event, key, choice, request, reserved, started)"
                 " VALUES (?, ?, ?, 'started', ?, ?, ?, ?, ?, ?, ?)",
@@ -102,13 +102,13 @@ class Ledger:
             )
         )
 
-    def call_finished(self, call: CallFinished, cost: Any) -> None:
-        """Write what came of a request: answer, usage and cost in one commit."""
+    def call_finished(self, number: int, call: CallFinished, cost: Any) -> None:
+        """Write what came of the request `number`: answer, usage and cost in one commit."""
         response, error = call.response, call.error
         self._commit(
             (
                 "UPDATE calls SET state = ?, seconds = ?, usd = ?, usage = ?, response = ?, error = ?,"
-                " retry_after_s = ?, ended = ? WHERE id = ?",
+                " retry_after_s = ?, ended = ? WHERE number = ?",
                 (
                     "answered" if response else "failed",
                     call.seconds,
@@ -118,14 +118,14 @@ class Ledger:
                     str(error) if error else None,
                     getattr(error, "retry_after_s", None),
                     _now(),
-                    call.id,
+                    number,
                 ),
             )
         )
 
-    def rejected(self, call_id: str, reasons: Iterable[str]) -> None:
-        """Note, with the next commit, why an answer was not accepted."""
-        self._wait(("UPDATE calls SET rejected = ? WHERE id = ?", ("; ".join(reasons), call_id)))
+    def rejected(self, number: int, reasons: Iterable[str]) -> None:
+        """Note, with the next commit, why the answer to request `number` was not accepted."""
+        self._wait(("UPDATE calls SET rejected = ? WHERE number = ?", ("; ".join(reasons), number)))
 
     def command_started(self, run: int, path: str, fingerprint: Fingerprint, why: Mapping[str, Any]) -> None:
         """Write that a command is about to be started; it may when this has returned."""
@@ -142,11 +142,8 @@ class Ledger:
         at_once: bool,
     ) -> None:
         """Write how a stage has ended, with the next commit or `at_once`."""
-        rows = [
-            _stage_row(run, outcome.path, outcome.kind, outcome.status, fingerprint, why, outcome, reusable=reusable),
-            ("UPDATE calls SET settled = 1 WHERE run = ? AND path = ? AND NOT settled", (run, outcome.path)),
-        ]
-        self._wait(*rows)
+        kind, status = outcome.kind, outcome.status
+        self._wait(_stage_row(run, outcome.path, kind, status, fingerprint, why, outcome, reusable=reusable))
         if at_once:
             self.flush()
 
@@ -169,13 +166,16 @@ class Ledger:
         with self._lock:
             self._waiting += statements
 
-    def _commit(self, *statements: tuple[str, Sequence[Any]]) -> None:
+    def _commit(self, *statements: tuple[str, Sequence[Any]]) -> int:
+        """Write what waits and then `statements`; returns the number of the last new row."""
+        number = 0
         # The lock is held over the commit, so that nothing waits that is already being written.
         with self._lock:
             with self.database.write() as database:
                 for sql, values in (*self._waiting, *statements):
-                    database.execute(sql, values)
+                    number = database.execute(sql, values).lastrowid or 0
             self._waiting.clear()
+        return number
 
 
 def file_hash(file: Path) -> str:
@@ -198,8 +198,8 @@ def _stage_row(  # noqa: PLR0913 - one parameter per column
     reusable: bool = False,
 ) -> tuple[str, Sequence[Any]]:
     return (
-        "REPLACE INTO stages (run, path, kind, status, fingerprint, parts, reusable, why, outcome)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "REPLACE INTO stages (run, path, kind, status, fingerprint, parts, reusable, why, outcome, last_call)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT ifnull(max(number), 0) FROM calls WHERE run = ? AND path = ?))",
         (
             run,
             path,
@@ -210,6 +210,8 @@ def _stage_row(  # noqa: PLR0913 - one parameter per column
             int(reusable),
             text_of(why),
             outcome_text(outcome) if outcome else None,
+            run,
+            path,
         ),
     )
 

@@ -3,8 +3,8 @@
 runs    one execution of a pipeline; `number` is the order in which they began, whatever the clock said
 stages  how each stage of a run ended, with its fingerprint; `started` is a command whose end nobody has seen
 calls   one row per attempt at a model, committed before the request leaves; `started` without an end is
-        "maybe billed". `key` is the hash of all that reaches the model, `settled` says that the
-        outcome of its stage is recorded. Money is text, because it is decimal.
+        "maybe billed". `key` is the hash of all that reaches the model. Money is text, because it is
+        decimal. Calls up to `last_call` of their stage are part of its outcome.
 
 A script is never changed once it was released: the next version is a new script at the end.
 """
@@ -39,17 +39,17 @@ CREATE TABLE stages (
     parts TEXT,
     reusable INTEGER NOT NULL DEFAULT 0,
     why TEXT,
+    last_call INTEGER NOT NULL DEFAULT 0,
     outcome TEXT,
     UNIQUE (run, path)
 );
 CREATE INDEX stages_to_reuse ON stages (fingerprint) WHERE reusable;
 CREATE TABLE calls (
     number INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
+    id TEXT NOT NULL,
     run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
     path TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('started', 'answered', 'failed')),
-    settled INTEGER NOT NULL DEFAULT 0,
     session INTEGER NOT NULL,
     event TEXT NOT NULL,
     key TEXT NOT NULL,

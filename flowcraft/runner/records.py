@@ -130,9 +130,13 @@ class Records:
 
     def calls(self, run: int, path: str | None = None) -> list[CallRow]:
         """The calls of a run in the order they left."""
-        where = "run = ?" if path is None else "run = ? AND path = ?"
+        where = "calls.run = ?" if path is None else "calls.run = ? AND calls.path = ?"
         values = (run,) if path is None else (run, path)
-        rows = self._database.rows(f"SELECT * FROM calls WHERE {where} ORDER BY number", values)
+        rows = self._database.rows(
+            "SELECT calls.*, calls.number <= ifnull(stages.last_call, 0) AS settled FROM calls LEFT JOIN stages"
+            f" ON stages.run = calls.run AND stages.path = calls.path WHERE {where} ORDER BY calls.number",
+            values,
+        )
         return [_call(row) for row in rows]
 
     def attempts(self, run: int, paths: set[str]) -> dict[str, list[CallRow]]:

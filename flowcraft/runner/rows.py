@@ -4,17 +4,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from flowcraft.llm.base import ChatRequest, LLMResponse, Usage
 from flowcraft.runner.outcome import Attempt, Outcome
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 _MONEY = ("cost", "credits", "saved_usd")
 
 
 def text_of(value: Any) -> str:
     """`value` as compact JSON that every database can hold."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    text = _encode(value)
     try:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, from a program's output
@@ -73,7 +75,12 @@ def request_data(request: ChatRequest) -> dict[str, Any]:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    return {name: _plain(getattr(value, name)) for name in _names(type(value))}
+
+
+@lru_cache(maxsize=16)
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind))
 
 
 def _plain(value: Any) -> Any:
@@ -82,7 +89,7 @@ def _plain(value: Any) -> Any:
 
 def _known(kind: Any, row: Mapping[str, Any]) -> dict[str, Any]:
     # Rows of an earlier version may lack fields, those of a later one have more.
-    names = {one.name for one in fields(kind)}
+    names = _names(kind)
     return {
         name: Decimal(value) if name in _MONEY and value is not None else value
         for name, value in row.items()
