@@ -5,7 +5,6 @@ either of two levels: simple ones define `chat_completion` or `stream_completion
 the wire define `deltas`, which sees the whole request with its time limit. Each is derived from the others.
 """
 
-import io
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 from flowcraft.core.errors import IncompleteStream, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
+from flowcraft.llm.pieces import Pieces
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -106,9 +106,8 @@ class Answer:
         self.started = False
         self._provider = provider
         self._model = model
-        # Written into one buffer: a list of pieces would cost several times the text.
-        self._content = io.StringIO()
-        self._reasoning = io.StringIO()
+        self._content = Pieces()
+        self._reasoning = Pieces()
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
         self._request_id: str | None = None
@@ -116,10 +115,10 @@ class Answer:
     def add(self, delta: Delta) -> None:
         """Take in the next piece."""
         if delta.content:
-            self._content.write(delta.content)
+            self._content.add(delta.content)
             self.started = True
         if delta.reasoning:
-            self._reasoning.write(delta.reasoning)
+            self._reasoning.add(delta.reasoning)
             self.started = True
         self._finish_reason = delta.finish_reason or self._finish_reason
         self._usage = delta.usage or self._usage
@@ -129,7 +128,7 @@ class Answer:
     @property
     def text(self) -> str:
         """What has arrived of the answer's text."""
-        return self._content.getvalue()
+        return self._content.text
 
     def response(self) -> LLMResponse:
         """The whole answer; raises IncompleteStream if no finish_reason has come."""
@@ -149,7 +148,7 @@ class Answer:
             provider=self._provider,
             finish_reason=self._finish_reason,
             usage=self._usage,
-            reasoning=self._reasoning.getvalue(),
+            reasoning=self._reasoning.text,
             request_id=self._request_id,
         )
 

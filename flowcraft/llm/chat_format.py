@@ -4,7 +4,6 @@ Takes what is well meant (content as a list of parts, null for empty, reasoning 
 refuses what would be mistaken for an answer.
 """
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from flowcraft.core.errors import IncompleteStream, ProviderError, ReplyError, TransportError, UsageError
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Delta, Usage
+from flowcraft.llm.pieces import Pieces
 from flowcraft.llm.status import quoted
 
 MAX_ANSWER_CHARS = 64 * 1024 * 1024
@@ -75,7 +75,7 @@ class Reading:
         self.finished = False
         self.request_id: str | None = None
         self._model: str | None = None
-        self._text = io.StringIO()  # a list of pieces would cost several times the text
+        self._text = Pieces()
         self._refusal = ""
         self._size = 0
         self._content = _Mender()
@@ -84,7 +84,7 @@ class Reading:
     @property
     def text(self) -> str:
         """What has come of the answer's text."""
-        return self._text.getvalue()
+        return self._text.text
 
     def delta(self, payload: Mapping[str, Any], name: str = "delta") -> Delta | None:
         """The delta in one event of a stream; None if there is nothing in it."""
@@ -108,7 +108,7 @@ class Reading:
             return None
         if content or reasoning:
             self.started = True
-            self._text.write(content)
+            self._text.add(content)
             self._size += len(content) + len(reasoning)
             if self._size > MAX_ANSWER_CHARS:
                 raise TransportError(f"the answer is longer than {MAX_ANSWER_CHARS} characters")
