@@ -1,5 +1,6 @@
 """The SDK's front door: choose the model for a stage, make the call, return one answer."""
 
+import os
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -53,9 +54,8 @@ class LLMIntegration:
         self._observer = observer
         self._jitter = jitter
         self._policy = RetryPolicy(retries=self.settings.llm.retries)
-        self._quota = RetryQuota()
-        self._lock = threading.Lock()
         self._scope = Scope()
+        self._renew()
         problems = check_models(self.settings, (*self._given, *_PROVIDERS))
         if problems:
             raise SettingsError(problems)
@@ -137,7 +137,18 @@ class LLMIntegration:
     ) -> None:
         self.close()
 
+    def _renew(self) -> None:
+        """Begin with nothing shared with other threads: at first, and in a forked child, where they are gone."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._quota = RetryQuota()
+        closed, self._scope = self._scope.cancelled, Scope()
+        if closed:
+            self._scope.cancel()
+
     def _limits(self, choice: Choice, timeout: float | None, scope: Scope | None) -> Scope:
+        if self._pid != os.getpid():
+            self._renew()
         if self._scope.cancelled:
             raise UsageError("this LLMIntegration is closed", hint="make a new one, or call inside its `with` block")
         own = Scope(choice.model.timeouts.total if timeout is None else timeout, parent=self._scope)

@@ -65,6 +65,8 @@ def refusal(status: int, headers: Mapping[str, str], fault: Fault | None, text: 
     error.status = status
     error.request_id = request_id(headers)
     error.retry_after_s = retry_after_s(headers)
+    if error.retryable and error.retry_after_s is not None:
+        error.hint = f"the service asks to wait {_in_words(error.retry_after_s)} before the next try"
     wish = headers.get("x-should-retry", "").strip().lower()
     if wish in ("true", "false") and not words & _QUOTA:
         error.retryable = wish == "true"
@@ -137,6 +139,12 @@ def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> fl
         return None
     now = now or _date(headers.get("date", "")) or datetime.now(timezone.utc)
     return max(0.0, (until - now).total_seconds())
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def quoted(text: str | bytes, secrets: Iterable[str] = ()) -> str:
