@@ -125,7 +125,7 @@ def in_prune(world: World, words: tuple[str, ...]) -> bool:
 def at_random(world: World, words: tuple[str, ...]) -> bool:
     """At any moment of a run that is left alone otherwise."""
     process = world.start(*words)
-    pause(process, random.uniform(0.15, 0.9))
+    pause(process, random.uniform(0.1, 1.0) * world.server.span_s)
     return kill(process)
 
 

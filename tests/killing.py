@@ -66,6 +66,8 @@ class Server:
         self.only = ""
         self.refusals = 0
         self.answer_bytes = 0
+        self.pause_s = 0.0  # after each piece of an answer
+        self.span_s = 1.0  # about how long an undisturbed run takes
         self.reached = threading.Event()
         self._lock = threading.Lock()
         self._server = _Http(self)
@@ -163,6 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._event({"delta": {"content": piece}, "finish_reason": None})
             if owner.stop_here(f"chunk:{number}", prompt, self.connection):
                 return
+            time.sleep(owner.pause_s)
         self._event({"delta": {}, "finish_reason": "stop"}, usage=True)
         self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")

@@ -32,6 +32,6 @@ class ReplayedIntegration(LLMIntegration):
         if model.name not in self._players:
             player = ReplayProvider(replace(model, options={"path": str(self._recording)}))
             # What a request looks like depends on what the real service can do.
-            player.json_schema = LLMProviderFactory.create(model).json_schema  # type: ignore[misc]
+            player.json_schema = LLMProviderFactory.provider_class(model.provider).json_schema  # type: ignore[misc]
             self._players = {**self._players, model.name: player}
         return self._players[model.name]

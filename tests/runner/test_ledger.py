@@ -64,9 +64,8 @@ def test_commits_survive_a_power_cut_by_their_settings(folder: Path) -> None:
 def test_a_transaction_that_breaks_leaves_nothing(folder: Path) -> None:
     database = Database(folder)
 
-    with pytest.raises(ValueError, match="broken"), database.write() as connection:
-        connection.execute(INSERT, ("one",))
-        raise ValueError("broken")
+    with pytest.raises(LedgerError, match="UNIQUE"), database.write() as connection:
+        connection.executemany(INSERT, [("one",), ("one",)])
 
     assert database.rows("SELECT id FROM runs") == []
 

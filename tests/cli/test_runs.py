@@ -1,0 +1,184 @@
+"""The commands about runs, as a user types them; the model is a recording."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flowcraft.cli.main import run_command
+
+PIPELINE = """\
+flowcraft: 1
+stages:
+  - id: first
+    prompt: one
+  - id: security_review
+    prompt: review ${{ stages.first.output }}
+outputs: {result: "${{ stages.security_review.output }}"}
+"""
+
+
+@pytest.fixture(autouse=True)
+def files(workspace: Path) -> None:
+    (workspace / "answers.jsonl").write_text(
+        '{"match": "one", "response": {"content": "1", "usage": {"prompt_tokens": 1000, "completion_tokens": 100}}}\n'
+        '{"match": "review", "response": {"content": "fine", "usage": {"prompt_tokens": 10, "completion_tokens": 5}}}\n'
+    )
+    (workspace / "settings.yaml").write_text(
+        "llm:\n  cheap_model: small\n  expensive_model: large\n  models:\n"
+        "    small: {provider: replay, model: s, path: answers.jsonl, prices: {input: 1, output: 2}}\n"
+        "    large: {provider: replay, model: l, path: answers.jsonl, prices: {input: 10, output: 20}}\n"
+    )
+    (workspace / "p.yaml").write_text(PIPELINE)
+
+
+def typed(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    """What a command prints on stdout, or on stderr if it fails."""
+    assert run_command(list(words)) == code
+    captured = capsys.readouterr()
+    return captured.out if code == 0 else captured.err
+
+
+def test_why_names_the_rule_with_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+
+    said = typed(capsys, "why", "security_review")
+
+    assert "large [expensive]: the stage matches llm.expensive_stages (default)" in said
+
+
+def test_why_shows_what_is_different_from_the_run_before(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+    Path("p.yaml").write_text(PIPELINE.replace("prompt: one", "prompt: one more"))
+    typed(capsys, "run", "p.yaml")
+
+    said = typed(capsys, "why", "first")
+
+    assert "in: prompt" in said
+    assert "'one' is now 'one more'" in said
+
+
+def test_why_says_that_nothing_has_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+    shown = typed(capsys, "run", "p.yaml")
+
+    said = typed(capsys, "why", "first")
+
+    assert "first: ok, cached from run" in shown
+    assert "cached, because nothing that it depends on has changed since run" in said
+
+
+def test_cost_stands_beside_what_one_tier_alone_would_have_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+
+    found = json.loads(typed(capsys, "cost", "--json"))
+
+    # 1000 in and 100 out on small, 10 in and 5 out on large
+    assert found["actual"] == pytest.approx(0.0014)
+    assert found["tiers"] == pytest.approx({"cheap": 0.00122, "expensive": 0.0122})
+
+
+def test_what_the_cache_saves_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+    typed(capsys, "run", "p.yaml")
+
+    found = json.loads(typed(capsys, "cost", "--json"))
+
+    assert (found["actual"], found["cached"], found["saved"]) == (0, 2, pytest.approx(0.0014))
+
+
+def test_runs_are_listed_latest_first(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+    typed(capsys, "run", "p.yaml", "--fresh")
+
+    listed = json.loads(typed(capsys, "runs", "--json"))
+
+    assert [row["status"] for row in listed] == ["succeeded", "succeeded"]
+    assert listed[0]["started"] > listed[1]["started"]
+
+
+def test_show_has_prompt_and_answer_of_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    run = json.loads(typed(capsys, "run", "p.yaml", "--json"))["id"]
+
+    said = typed(capsys, "show", run, "security_review")
+
+    assert "[user]\nreview 1" in said
+    assert "[answer]\nfine" in said
+
+
+def test_export_is_json_of_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+
+    found = json.loads(typed(capsys, "export"))
+
+    assert [stage["calls"][0]["answer"] for stage in found["stages"]] == ["1", "fine"]
+
+
+def test_prune_deletes_all_but_the_latest(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        typed(capsys, "run", "p.yaml", "--fresh")
+
+    said = typed(capsys, "prune", "--keep", "1")
+
+    assert said == "deleted 2 of 3 runs\n"
+    assert len(json.loads(typed(capsys, "runs", "--json"))) == 1
+
+
+def test_prune_without_a_choice_deletes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+
+    assert "--older-than" in typed(capsys, "prune", code=2)
+
+
+def test_the_database_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+
+    assert ": ok, version 1, 1 runs" in typed(capsys, "db", "check")
+
+
+@pytest.mark.parametrize("words", [["runs"], ["show"], ["why", "first"], ["cost"], ["export"], ["resume"]])
+def test_a_folder_without_runs_says_so(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there are no runs here" in typed(capsys, *words, code=2)
+
+
+def test_a_stage_that_is_misspelt_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+
+    assert "did you mean 'first'?" in typed(capsys, "why", "frist", code=2)
+
+
+def test_a_recording_plays_offline_and_names_the_first_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    first = json.loads(typed(capsys, "run", "p.yaml", "--json", "--record", "kept.jsonl"))
+    Path("answers.jsonl").unlink()
+    played = json.loads(typed(capsys, "run", "p.yaml", "--json", "--replay", "kept.jsonl"))
+    Path("p.yaml").write_text(PIPELINE.replace("review ${{", "REVIEW ${{"))
+
+    run_command(["run", "p.yaml", "--replay", "kept.jsonl"])
+    said = capsys.readouterr().out
+
+    assert played["outputs"] == first["outputs"]
+    assert "recorded 'review 1', asked 'REVIEW 1'" in said
+
+
+def test_fresh_before_the_file_means_all_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+
+    shown = typed(capsys, "run", "--fresh", "p.yaml")
+
+    assert "cached" not in shown
+
+
+def test_resume_tells_that_the_file_was_edited(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+    Path("p.yaml").write_text(PIPELINE.replace("review ${{", "REVIEW ${{").replace("REVIEW", "please review"))
+    run_command(["resume"])
+
+    captured = capsys.readouterr()
+
+    assert "was edited since run" in captured.err
+    assert "security_review: started, large [expensive]; runs again: changed since it ran: prompt" in captured.out
+
+
+@pytest.mark.parametrize("budget", ["eur=2", "usd=much", "usd=-1", "usd"])
+def test_a_budget_that_is_none_is_refused(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "= help:" in typed(capsys, "run", "p.yaml", "--budget", budget, code=2)
