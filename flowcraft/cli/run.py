@@ -1,7 +1,8 @@
 """`flowcraft run` and `flowcraft resume`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,14 @@ from flowcraft.cli.options import (
     settings_option,
     workspace_option,
 )
-from flowcraft.core.errors import UsageError
+from flowcraft.core.errors import LedgerError, UsageError
 
 if TYPE_CHECKING:
     from flowcraft.core.settings import SettingsManager
     from flowcraft.llm.integration import LLMIntegration
+    from flowcraft.pipeline.model import Pipeline
     from flowcraft.runner.outcome import RunRecord
+    from flowcraft.runner.session import Durable
 
 _input_option = click.option(
     "-i",
@@ -153,13 +156,54 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     from flowcraft.pipeline.load import load
     from flowcraft.runner.choices import named_models
     from flowcraft.runner.run import run_pipeline
-    from flowcraft.runner.session import Durable
 
     manager = SettingsManager(order.settings_path)
     pipeline = load(file, models=KnownModels(manager.settings))
     chosen = pairs(order.models, "--model")
+    if manager.notice and not order.replay:
+        click.echo(manager.notice, err=True)
+    stream = sys.stderr if order.as_json else sys.stdout
+    with _integration(manager, order.replay) as llm, _way_back():
+        if not order.replay:
+            fetch_weights(choice.model for choice in named_models(pipeline, llm, chosen))
+        with open_view(stream) as view:
+            record = run_pipeline(
+                pipeline,
+                values,
+                llm=llm,
+                models=chosen,
+                jobs=order.jobs,
+                keep_going=order.keep_going,
+                workspace=order.workspace,
+                on_event=view.show,
+                durable=_durable(pipeline, values, chosen, order),
+            )
+    if order.record:
+        _write_recording(order.record, record, order.workspace)
+    if record.status in ("failed", "interrupted"):
+        click.echo(f"continue with: flowcraft resume {record.id}", file=stream)
+    if order.as_json:
+        click.echo(dump(record.to_json()))
+    if not order.replay:
+        quality_note(attempt.provider for outcome in record.outcomes for attempt in outcome.attempts)
+    return record.exit_code
+
+
+@contextmanager
+def _way_back() -> Iterator[None]:
+    """Say how to go on when a run is torn off: by a second Ctrl-C, a full disk."""
+    try:
+        yield
+    except (KeyboardInterrupt, LedgerError):
+        click.echo("what was paid for is kept; continue with: flowcraft resume", err=True)
+        raise
+
+
+def _durable(pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str], order: _Order) -> "Durable":
+    from flowcraft.runner.session import Durable
+
     secret = {one.name for one in pipeline.inputs if one.secret}
-    durable = Durable(
+    return Durable(
         resume=order.resume,
         fresh=frozenset(("*",) if order.replay else order.fresh),
         start_at=order.start_at,
@@ -175,33 +219,6 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
             "inputs": {name: value for name, value in values.items() if name not in secret},
         },
     )
-    if manager.notice and not order.replay:
-        click.echo(manager.notice, err=True)
-    with _integration(manager, order.replay) as llm:
-        if not order.replay:
-            fetch_weights(choice.model for choice in named_models(pipeline, llm, chosen))
-        stream = sys.stderr if order.as_json else sys.stdout
-        with open_view(stream) as view:
-            record = run_pipeline(
-                pipeline,
-                values,
-                llm=llm,
-                models=chosen,
-                jobs=order.jobs,
-                keep_going=order.keep_going,
-                workspace=order.workspace,
-                on_event=view.show,
-                durable=durable,
-            )
-    if order.record:
-        _write_recording(order.record, record, order.workspace)
-    if record.status in ("failed", "interrupted"):
-        click.echo(f"continue with: flowcraft resume {record.id}", file=stream)
-    if order.as_json:
-        click.echo(dump(record.to_json()))
-    if not order.replay:
-        quality_note(attempt.provider for outcome in record.outcomes for attempt in outcome.attempts)
-    return record.exit_code
 
 
 def _integration(manager: "SettingsManager", recording: Path | None) -> "LLMIntegration":
