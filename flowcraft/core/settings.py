@@ -14,7 +14,7 @@ from flowcraft.core.document import shown
 from flowcraft.core.errors import SettingsError
 from flowcraft.core.problems import Problem
 from flowcraft.core.secrets import masked
-from flowcraft.core.settings_file import EXPENSIVE_STAGES, expanded, read
+from flowcraft.core.settings_file import EXPENSIVE_STAGES, FIELDS, expanded, read
 from flowcraft.core.values import LLMSettings, ModelSettings, Origin, Settings
 
 VARIABLE = "FLOWCRAFT_SETTINGS"
@@ -74,9 +74,7 @@ def describe(settings: Settings) -> list[tuple[str, str, str]]:
 
 
 def _model_rows(model: ModelSettings) -> dict[str, Any]:
-    rows = {
-        key: getattr(model, key) for key in ("provider", "model", "base_url", "api_key_env", "context", "max_tokens")
-    }
+    rows = {key: getattr(model, key) for key in FIELDS}
     if model.prices:
         rows["prices"] = f"{model.prices.input}/{model.prices.output}"
     rows |= {f"params.{key}": value for key, value in model.params.items()} | dict(model.options)

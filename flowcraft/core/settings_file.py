@@ -22,7 +22,10 @@ from flowcraft.core.values import LLMSettings, ModelSettings, Origin, Prices, Se
 
 EXPENSIVE_STAGES = ("security_review", "architecture_design", "complex_debugging")
 # What every provider understands; all other keys of a model are options of its provider.
-_FIELDS = ("provider", "model", "base_url", "api_key_env", "context", "max_tokens")
+FIELDS = (
+    *("provider", "model", "base_url", "api_key_env", "context", "max_tokens"),
+    *("max_concurrency", "requests_per_minute"),
+)
 _ADDRESSES = ("base_url", "oauth_base_url")
 
 
@@ -134,7 +137,7 @@ class _Settings:
 
     def _model(self, name: str, entry: Mapping[str, Any], llm: LLMSettings) -> ModelSettings:
         base = CATALOGUE.get(name) or ModelSettings(name=name, provider=entry["provider"], model=name)
-        taken: dict[str, Any] = {key: entry[key] for key in _FIELDS if key in entry}
+        taken: dict[str, Any] = {key: entry[key] for key in FIELDS if key in entry}
         taken["params"] = dict(entry.get("params", {}))
         if "prices" in entry:
             taken["prices"] = _prices(entry["prices"])
@@ -146,7 +149,7 @@ class _Settings:
     def _options(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         declared = resources.schema("settings")["$defs"]["model"]["properties"]
         options = dict(entry.get("options", {}))
-        for key in entry.keys() - {*_FIELDS, "params", "prices", "timeouts", "options"}:
+        for key in entry.keys() - {*FIELDS, "params", "prices", "timeouts", "options"}:
             is_path = declared[key].get("x-flowcraft", {}).get("path", False)
             options[key] = str(self._place(entry[key])) if is_path else entry[key]
         return options

@@ -46,7 +46,8 @@ class ModelSettings:
     """One usable model: which provider serves it and how.
 
     `name` is how settings and pipelines call it, `model` how the provider does. `options` holds the
-    keys that only its provider understands (`command`, `oauth_path` ...).
+    keys that only its provider understands (`command`, `oauth_path` ...). `max_concurrency` and
+    `requests_per_minute` limit what all threads together ask of it; None is no limit.
     """
 
     name: str
@@ -59,6 +60,8 @@ class ModelSettings:
     params: Mapping[str, Any] = field(default_factory=dict)
     prices: Prices | None = None
     timeouts: Timeouts = Timeouts()
+    max_concurrency: int | None = None
+    requests_per_minute: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin = Origin()
 

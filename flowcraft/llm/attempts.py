@@ -23,6 +23,7 @@ from flowcraft.core.retry import RetryPolicy, RetryQuota
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import Answer, BaseLLMProvider, ChatRequest, Delta, Deltas, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallObserver, CallStarted, Event
+from flowcraft.llm.limits import Limiter
 from flowcraft.llm.pricebook import rates
 from flowcraft.llm.routing import Choice
 
@@ -41,12 +42,23 @@ class Attempt:
         self._event = event
         self._id = uuid.uuid4().hex
         self._start_s = time.monotonic()
+        self._told = False
 
     def deltas(self) -> Iterator[Delta]:
-        """Make the request; the pieces of the answer are collected and passed on."""
-        model, request = self.choice.model, self._call.request
-        provider = self._call.provider(model)
+        """Make the request when its turn has come; the pieces of the answer are collected and passed on."""
+        limiter = self._call.limiter(self.choice.model)
+        if limiter is None:
+            yield from self._asked()
+            return
+        with limiter.turn(self._call.request.scope):
+            yield from self._asked()
+
+    def _asked(self) -> Iterator[Delta]:
+        request = self._call.request
+        provider = self._call.provider(self.choice.model)
+        self._start_s = time.monotonic()
         if self._call.observer:
+            self._told = True
             self._call.observer.started(
                 CallStarted(id=self._id, choice=self.choice, request=request, event=self._event)
             )
@@ -76,7 +88,7 @@ class Attempt:
         self._tell(error=known)
 
     def _tell(self, response: LLMResponse | None = None, error: FlowcraftError | None = None) -> None:
-        if self._call.observer:
+        if self._call.observer and self._told:
             seconds = time.monotonic() - self._start_s
             self._call.observer.finished(CallFinished(id=self._id, seconds=seconds, response=response, error=error))
 
@@ -84,7 +96,7 @@ class Attempt:
 class Call:
     """Hands out attempts until one succeeds or nothing is left to try."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what all calls of an LLMIntegration share
         self,
         choice: Choice,
         request: ChatRequest,
@@ -93,10 +105,12 @@ class Call:
         policy: RetryPolicy,
         quota: RetryQuota,
         jitter: Callable[[], float],
+        limiter: Callable[[ModelSettings], Limiter | None] = lambda model: None,
         observer: CallObserver | None = None,
     ) -> None:
         self.request = request
         self.provider = provider
+        self.limiter = limiter
         self.observer = observer
         self._policy = policy
         self._quota = quota

@@ -24,6 +24,7 @@ from flowcraft.llm.base import (
 )
 from flowcraft.llm.calls import CallObserver
 from flowcraft.llm.factory import LLMProviderFactory, ProviderNames
+from flowcraft.llm.limits import Limiter
 from flowcraft.llm.routing import Choice, Named, choose
 
 _PROVIDERS = ProviderNames()
@@ -142,6 +143,7 @@ class LLMIntegration:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._quota = RetryQuota()
+        self._limiters: dict[str, Limiter] = {}
         closed, self._scope = self._scope.cancelled, Scope()
         if closed:
             self._scope.cancel()
@@ -164,5 +166,15 @@ class LLMIntegration:
             policy=self._policy,
             quota=self._quota,
             jitter=self._jitter,
+            limiter=self._limiter,
             observer=observer or self._observer,
         )
+
+    def _limiter(self, model: ModelSettings) -> Limiter | None:
+        """The limits of a model, shared by all calls; None if it has none."""
+        if model.max_concurrency is None and model.requests_per_minute is None:
+            return None
+        with self._lock:
+            if model.name not in self._limiters:
+                self._limiters[model.name] = Limiter(model.max_concurrency, model.requests_per_minute)
+            return self._limiters[model.name]

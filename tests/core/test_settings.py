@@ -160,7 +160,8 @@ class TestModels:
     def test_a_model_has_all_that_was_said_of_it(self) -> None:
         found = model(
             "{provider: openai, model: gpt-5-mini, base_url: 'https://api.openai.com/v1', api_key_env: OPENAI_API_KEY,"
-            " context: 128000, max_tokens: 8192, params: {temperature: 0}, prices: {input: 0.25, output: 2},"
+            " context: 128000, max_tokens: 8192, max_concurrency: 4, requests_per_minute: 60,"
+            " params: {temperature: 0}, prices: {input: 0.25, output: 2},"
             " timeouts: {idle: 9}}"
         )
 
@@ -172,6 +173,8 @@ class TestModels:
             api_key_env="OPENAI_API_KEY",
             context=128_000,
             max_tokens=8192,
+            max_concurrency=4,
+            requests_per_minute=60,
             params={"temperature": 0},
             prices=Prices(input=Decimal("0.25"), output=Decimal(2)),
             timeouts=Timeouts(idle=9),
