@@ -44,10 +44,11 @@ class Scope:
         """Stop what runs in this scope; returns at once, may be called from any thread and again."""
         with self._lock:
             self._cancelled.set()
-            callbacks = list(self._callbacks.values())
-            self._callbacks.clear()
-        for wake in callbacks:
+            callbacks = list(self._callbacks.items())
+        for token, wake in callbacks:
             wake()
+            # Only now: whoever is torn out of here by Ctrl-C can cancel again, and nobody sleeps on.
+            self._forget(token)
 
     @property
     def cancelled(self) -> bool:

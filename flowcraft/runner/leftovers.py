@@ -24,12 +24,12 @@ def programs(run_id: str) -> list[int]:
     return found
 
 
-def end_programs(run_id: str) -> int:
+def end_programs(run_id: str, grace_s: float = GRACE_S) -> int:
     """End what a killed session has left running, so that no second copy runs beside it; returns how many."""
     left = programs(run_id)
-    for pid in left:
+    for pid in left if grace_s else ():
         _send(pid, signal.SIGTERM)
-    until = time.monotonic() + GRACE_S
+    until = time.monotonic() + grace_s
     while left and programs(run_id) and time.monotonic() < until:
         time.sleep(0.02)
     for pid in programs(run_id) if left else ():

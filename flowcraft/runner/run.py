@@ -118,6 +118,8 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
             scope=Scope(session.budget.left_s() if session else None, parent=scope),
             session=session,
         )
+        # A second Ctrl-C may tear the first one's cancelling off: what then still runs is ended here.
+        stack.callback(run.scope.cancel)
         return run.carried_out()
 
 

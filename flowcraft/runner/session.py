@@ -247,6 +247,10 @@ def open_session(
         session = Session(root, ledger, pipeline, durable)
         lock = session.begin(inputs, settings)
         yield session
+    except BaseException:
+        if lock:  # torn off (a second Ctrl-C, a full disk): the workers that would end their programs may not get to it
+            end_programs(session.run_id, grace_s=0)
+        raise
     finally:
         with suppress(Exception):
             ledger.flush()  # what could be written was; an error has been raised where it happened

@@ -104,3 +104,23 @@ def test_check_raises_only_after_a_cancel() -> None:
 
     with pytest.raises(Cancelled):
         scope.check()
+
+
+def test_a_cancel_that_was_torn_off_is_finished_by_the_next_one() -> None:
+    scope, woken = Scope(), []
+    torn = iter([KeyboardInterrupt])
+
+    def first() -> None:
+        woken.append("first")
+        for error in torn:
+            raise error
+
+    scope.on_cancel(first)
+    scope.on_cancel(lambda: woken.append("second"))
+    with pytest.raises(KeyboardInterrupt):
+        scope.cancel()
+
+    scope.cancel()
+    scope.cancel()
+
+    assert woken == ["first", "first", "second"]

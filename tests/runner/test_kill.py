@@ -1,11 +1,13 @@
 """Real processes killed at real moments: the short form of benchmarks/kill_loop.py, which kills at all points."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kill_points import POINTS, RUN
-from killing import Server, World, kill, until
+from killing import PATIENCE_S, Server, World, kill, until
 
 TRIES = 5  # narrow points are missed at times
 SHORT = ("5 ", "9 ", "10 ", "15 ", "17 ", "19 ")
@@ -49,6 +51,22 @@ def test_what_a_killed_run_left_running_is_ended_before_its_command_runs_again(w
     assert (code, refused) == (1, [])
     assert "nobody has seen its end" in printed
     assert (again[0], world.broken()) == (0, [])
+
+
+def test_a_second_ctrl_c_leaves_no_program_behind(world: World) -> None:
+    (world.folder / "hold").touch()
+    process = world.start(*RUN)
+    assert until(lambda: (world.folder / "begun").exists(), process)
+
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
+    printed = process.communicate(timeout=PATIENCE_S)[0].decode()
+    (world.folder / "hold").unlink()
+
+    assert process.returncode == 130, printed
+    assert world.orphans() == []
+    assert "continue with: flowcraft resume" in printed
+    assert (world.continued()[0], world.broken()) == (0, [])
 
 
 def test_a_second_resume_is_refused_by_the_process_of_the_first(world: World) -> None:
