@@ -64,8 +64,7 @@ def identity(model: ModelSettings) -> dict[str, Any]:
 
 def digest(value: Any) -> str:
     """A hash of plain data that does not depend on the order of keys."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_encode(value).encode()).hexdigest()
 
 
 def _parts(task: Task, choice: Choice | None, root: Path) -> dict[str, Any]:
@@ -106,3 +105,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return list(value)
     return repr(value)
+
+
+# Made once: json.dumps makes a new encoder for every call with options.
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain).encode

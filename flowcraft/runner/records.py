@@ -48,9 +48,19 @@ class StageRow:
     kind: str
     status: str
     fingerprint: str | None
-    parts: Mapping[str, str]
-    why: Mapping[str, Any]
+    parts_text: str | None
+    why_text: str | None
     outcome: Outcome | None
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """The hash of each part of the fingerprint."""
+        return _json(self.parts_text) or {}
+
+    @property
+    def why(self) -> Mapping[str, Any]:
+        """What was decided about the stage, and why."""
+        return _json(self.why_text) or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +212,8 @@ def _stage(row: Any) -> StageRow:
         kind=row["kind"],
         status=row["status"],
         fingerprint=row["fingerprint"],
-        parts=_json(row["parts"]) or {},
-        why=_json(row["why"]) or {},
+        parts_text=row["parts"],
+        why_text=row["why"],
         outcome=outcome_from(row["outcome"]) if row["outcome"] else None,
     )
 

@@ -109,7 +109,7 @@ class Session:
                     options=options,
                 )
                 self._run = ledger.begin(run)
-            self.budget = Budget(limit, self._records.spent(self._run) if row else None, ask=durable.ask)
+            self.budget = Budget(limit, self._records.spent(self._run) if row and limit else None, ask=durable.ask)
             self._take_over(file)
         except BaseException:
             lock.release()
