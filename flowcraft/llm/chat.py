@@ -1,6 +1,6 @@
-"""Chat completions over HTTP: sends a request, hands out the answer's deltas, judges how it ended.
+"""Chat over HTTP: sends a request, hands out the answer's deltas, judges how it ended.
 
-What every provider with an OpenAI wire is made of; address and credentials are asked for per call.
+What every provider with an OpenAI or Anthropic wire is made of; address and credentials are asked for per call.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from flowcraft.core.errors import AuthError, IncompleteStream, ProviderError, TransportError
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Delta
-from flowcraft.llm.chat_format import Reading, Shape, decoded, encoded
+from flowcraft.llm.chat_format import CHAT_COMPLETIONS, Format, Reading, Shape, decoded
 from flowcraft.llm.http import Reply, Wire
 from flowcraft.llm.sse import Event, events
 from flowcraft.llm.status import fault_in, refusal, refusal_in_stream
@@ -22,7 +22,8 @@ _GRACE_S = 1.0  # for the usage and [DONE], once the answer is complete
 class Chat:
     """One service that speaks chat completions; `provider` and `config` name it in errors.
 
-    `auth_hint` is what a user can do when the service refuses the credentials, `shape` changes the body.
+    `auth_hint` is what a user can do when the service refuses the credentials, `shape` changes the body,
+    `written` is the format of requests and answers.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Chat:
         *,
         auth_hint: str | None = None,
         shape: Shape | None = None,
+        written: Format = CHAT_COMPLETIONS,
         keep_alive: bool = True,
         direct: bool = False,
     ) -> None:
@@ -39,6 +41,7 @@ class Chat:
         self._config = config
         self._auth_hint = auth_hint
         self._shape = shape
+        self._format = written
         self._wire = Wire(keep_alive=keep_alive, direct=direct)
 
     def deltas(self, request: ChatRequest, target: Callable[[], Target]) -> Iterator[Delta]:
@@ -46,9 +49,9 @@ class Chat:
 
         Raises Cancelled and ProviderError; after the first text no error is `retryable`.
         """
-        reading = Reading()
+        reading = self._format.reading()
         try:
-            body = encoded(request, self._config, self._shape)
+            body = self._format.encoded(request, self._config, self._shape)
             url, headers = target()
             with self._wire.post(
                 url,
@@ -87,7 +90,7 @@ def _streamed(reply: Reply, reading: Reading) -> Iterator[Delta]:
         for event in stream:
             if not event.data or event.event == "ping":
                 continue  # no sign of life: the clock runs on
-            if event.data == "[DONE]":
+            if event.data == "[DONE]" or event.event == "message_stop":
                 break
             guard.waiting = False
             delta = reading.delta(_payload(event, reply, reading))
@@ -135,7 +138,7 @@ def _payload(event: Event, reply: Reply, reading: Reading) -> Mapping[str, Any]:
         ) from error
     if not isinstance(payload, dict):
         raise TransportError(f"the stream of {reply.host} holds no chat answer: {reply.quote(event.data)}")
-    if not reading.finished and ("error" in payload or "choices" not in payload):
+    if not (reading.finished or reading.knows(payload)):
         fault = fault_in(payload, reply.secrets)
         if fault is not None:
             raise refusal_in_stream(fault, started=reading.started)

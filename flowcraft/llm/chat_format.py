@@ -6,7 +6,7 @@ refuses what would be mistaken for an answer.
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowcraft.core.errors import IncompleteStream, ProviderError, ReplyError, TransportError, UsageError
 from flowcraft.core.values import ModelSettings
@@ -34,11 +34,7 @@ Shape = Callable[[dict[str, Any]], None]
 
 def encoded(request: ChatRequest, config: ModelSettings, shape: Shape | None = None) -> bytes:
     """The request as the body of a POST; parameters of the request win over those of the settings."""
-    for name in _OURS:
-        if name in request.params:
-            raise UsageError(f"'{name}' cannot be given as a parameter", hint="it follows from the call itself")
-    if not config.model:
-        raise UsageError("no model is named for the service", hint="set llm.models.NAME.model, e.g. gpt-4o-mini")
+    check(request, config)
     messages = [{"role": message.role, "content": message.content} for message in request.messages]
     body: dict[str, Any] = {"model": config.model, "messages": messages, **config.params}
     if config.max_tokens is not None and "max_completion_tokens" not in (body.keys() | request.params.keys()):
@@ -49,6 +45,20 @@ def encoded(request: ChatRequest, config: ModelSettings, shape: Shape | None = N
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     if shape is not None:
         shape(body)
+    return as_json(body)
+
+
+def check(request: ChatRequest, config: ModelSettings) -> None:
+    """Raise UsageError if there is no model, or a parameter that follows from the call itself."""
+    for name in _OURS:
+        if name in request.params:
+            raise UsageError(f"'{name}' cannot be given as a parameter", hint="it follows from the call itself")
+    if not config.model:
+        raise UsageError("no model is named for the service", hint="set llm.models.NAME.model, e.g. gpt-4o-mini")
+
+
+def as_json(body: Mapping[str, Any]) -> bytes:
+    """The body of a request; what is None is left out. Raises UsageError for what JSON cannot say."""
     try:
         return _encode({name: value for name, value in body.items() if value is not None}).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
@@ -85,6 +95,10 @@ class Reading:
     def text(self) -> str:
         """What has come of the answer's text."""
         return self._text.text
+
+    def knows(self, payload: Mapping[str, Any]) -> bool:
+        """Whether this is a part of an answer; if not, it may be an error."""
+        return "choices" in payload and "error" not in payload
 
     def delta(self, payload: Mapping[str, Any], name: str = "delta") -> Delta | None:
         """The delta in one event of a stream; None if there is nothing in it."""
@@ -151,7 +165,7 @@ class Reading:
     def _rich(self, part: Mapping[str, Any]) -> tuple[str, str]:
         """Content and reasoning of a part that is more than a piece of plain text."""
         if part.get("tool_calls") or part.get("function_call"):
-            raise _tools_wanted()
+            raise tools_wanted()
         self._refusal += str(part.get("refusal") or "")
         content = self._content.mend(_text(part.get("content")))
         return content, self._reasoning.mend(_text(part.get("reasoning_content") or part.get("reasoning")))
@@ -167,7 +181,7 @@ class Reading:
         if reason in _BROKEN_OFF:
             raise TransportError(f"the service broke off its answer ({reason})", retryable=True, hint="ask again")
         if reason in ("tool_calls", "function_call"):
-            raise _tools_wanted()
+            raise tools_wanted()
         if self._refusal and not (content or self.text):
             raise ReplyError(f"the model refused: {quoted(self._refusal)}", hint="change the prompt or the model")
         self.finished = True
@@ -217,7 +231,8 @@ def _part_text(part: Any) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _tools_wanted() -> ReplyError:
+def tools_wanted() -> ReplyError:
+    """The error for an answer that is a call of a tool."""
     return ReplyError("the model asked for a tool, but there are none", hint="remove tools from params")
 
 
@@ -225,15 +240,26 @@ def _usage(reported: Any) -> Usage | None:
     if not isinstance(reported, dict):
         return None
     usage = Usage(
-        prompt_tokens=_count(reported, "prompt_tokens"),
-        completion_tokens=_count(reported, "completion_tokens"),
-        total_tokens=_count(reported, "total_tokens"),
-        cached_tokens=_count(reported.get("prompt_tokens_details"), "cached_tokens"),
-        reasoning_tokens=_count(reported.get("completion_tokens_details"), "reasoning_tokens"),
+        prompt_tokens=count(reported, "prompt_tokens"),
+        completion_tokens=count(reported, "completion_tokens"),
+        total_tokens=count(reported, "total_tokens"),
+        cached_tokens=count(reported.get("prompt_tokens_details"), "cached_tokens"),
+        reasoning_tokens=count(reported.get("completion_tokens_details"), "reasoning_tokens"),
     )
     return usage if usage != Usage() else None
 
 
-def _count(reported: Any, name: str) -> int | None:
+def count(reported: Any, name: str) -> int | None:
+    """The number called `name` in what a service reported; None if there is none."""
     value = reported.get(name) if isinstance(reported, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+class Format(NamedTuple):
+    """How one family of services writes requests and answers."""
+
+    encoded: Callable[[ChatRequest, ModelSettings, Shape | None], bytes]
+    reading: Callable[[], Reading]
+
+
+CHAT_COMPLETIONS = Format(encoded, Reading)

@@ -20,6 +20,7 @@ ENTRY_POINTS = "flowcraft.providers"
 
 BUILT_IN = {
     "acp": "flowcraft.llm.providers.acp:AcpProvider",
+    "anthropic": "flowcraft.llm.providers.anthropic:AnthropicProvider",
     "command": "flowcraft.llm.providers.command:CommandProvider",
     "embedded": "flowcraft.llm.providers.embedded:EmbeddedProvider",
     "kiro-cli": "flowcraft.llm.providers.kiro:KiroProvider",

@@ -23,6 +23,8 @@ _RATE = {"rate_limit_error", "rate_limit_exceeded", "rate_limit", "too_many_requ
 _REQUEST = {"invalid_request_error", "invalid_request", "invalid_parameter", "not_found_error", "model_not_found"}
 _REQUEST |= {"content_filter", "content_policy_violation", "data_inspection_failed", "datainspectionfailed"}
 _REQUEST |= {"context_length_exceeded", "exceed_context_size_error", "request_too_large", "not_supported_error"}
+# Said inside an answer, these words stand for the status that would have been sent before it.
+_STATUS = {"rate_limit_error": 429, "overloaded_error": 529, "timeout_error": 504, "api_error": 500}
 
 
 class Fault(NamedTuple):
@@ -75,7 +77,7 @@ def refusal(status: int, headers: Mapping[str, str], fault: Fault | None, text: 
 
 def refusal_in_stream(fault: Fault, *, started: bool) -> ProviderError:
     """The error for an error object inside an answer that had begun with status 200."""
-    status = fault.status
+    status = fault.status or next((_STATUS[word] for word in fault.words & _STATUS.keys()), None)
     if fault.words & _AUTH or status in (401, 403):
         error = _refusal(401, fault.words, fault.message)
     elif fault.words & (_RATE | _QUOTA) or status == 429:
