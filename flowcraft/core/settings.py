@@ -61,6 +61,7 @@ def describe(settings: Settings) -> list[tuple[str, str, str]]:
         "llm.expensive_stages": llm.expensive_stages,
         "llm.qwen_oauth_path": llm.qwen_oauth_path,
         "llm.retries": llm.retries,
+        "llm.telemetry": llm.telemetry,
     }
     for name in _TIMES:
         rows[f"llm.timeouts.{name}"] = f"{getattr(llm.timeouts, name):g}"

@@ -127,6 +127,7 @@ class _Settings:
             qwen_oauth_path=self._place(named) if named else oauth_path,
             timeouts=_timeouts(llm.get("timeouts", {}), Timeouts()),
             retries=llm.get("retries", 2),
+            telemetry=llm.get("telemetry", "off"),
             budget={key: _decimal(value) if key == "usd" else value for key, value in llm.get("budget", {}).items()},
             prices={name: _prices(prices) for name, prices in llm.get("prices", {}).items()},
         )

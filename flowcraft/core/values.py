@@ -71,7 +71,7 @@ class LLMSettings:
     """The `llm:` part of the settings; a tier with several models falls back from left to right.
 
     `prices` are by the name a model is used by, for models that bring none. `budget` is for one run,
-    `usd` and `tokens`; what is not limited is not in it.
+    `usd` and `tokens`; what is not limited is not in it. `telemetry` is off, otel or otel+cost.
     """
 
     cheap_models: tuple[str, ...]
@@ -83,6 +83,7 @@ class LLMSettings:
     retries: int = 2
     budget: Mapping[str, Decimal | int] = field(default_factory=dict)
     prices: Mapping[str, Prices] = field(default_factory=dict)
+    telemetry: str = "off"
 
     @property
     def cheap_model(self) -> str:

@@ -4,6 +4,7 @@ A retry answers a technical failure on the same model, a fallback goes to the ne
 because this one is unavailable. Every attempt is told to the observer before it leaves and when it ends.
 """
 
+import itertools
 import logging
 import time
 import uuid
@@ -35,11 +36,12 @@ _DOWN = (AuthError, RateLimitError, TransportError, DeadlineError)
 class Attempt:
     """One try on one model; `answer` collects what arrives."""
 
-    def __init__(self, call: "Call", choice: Choice, event: Event) -> None:
+    def __init__(self, call: "Call", choice: Choice, event: Event, number: int) -> None:
         self.choice = choice
         self.answer = Answer(choice.model.provider, choice.model.model)
         self._call = call
         self._event = event
+        self._number = number
         self._id = uuid.uuid4().hex
         self._start_s = time.monotonic()
         self._told = False
@@ -60,7 +62,7 @@ class Attempt:
         if self._call.observer:
             self._told = True
             self._call.observer.started(
-                CallStarted(id=self._id, choice=self.choice, request=request, event=self._event)
+                CallStarted(id=self._id, choice=self.choice, request=request, event=self._event, attempt=self._number)
             )
         for delta in provider.deltas(request):
             self.answer.add(delta)
@@ -75,7 +77,8 @@ class Attempt:
             price = rates(model)
             response = replace(response, cost=price.cost(response.usage) if price else None)
         self._tell(response=response)
-        log.info("%s answered: %s", model.name, response.finish_reason)
+        seconds = time.monotonic() - self._start_s
+        log.info("%s answered in %.2f s: %s, %s", model.name, seconds, response.finish_reason, _tokens(response))
         return response
 
     def failed(self, error: BaseException) -> None:
@@ -85,10 +88,14 @@ class Attempt:
             error.model = error.model or self.choice.model.model
             error.partial_text = error.partial_text or self.answer.text
         known = error if isinstance(error, FlowcraftError) else Cancelled()
+        # Only its kind: a service may quote the prompt in its message.
+        log.info("%s did not answer (attempt %d): %s", self.choice.model.name, self._number, _kind(known))
+        log.debug("%s", known)
         self._tell(error=known)
 
     def _tell(self, response: LLMResponse | None = None, error: FlowcraftError | None = None) -> None:
         if self._call.observer and self._told:
+            self._told = False  # once: an observer that fails at an answer is not told of its own failure
             seconds = time.monotonic() - self._start_s
             self._call.observer.finished(CallFinished(id=self._id, seconds=seconds, response=response, error=error))
 
@@ -121,9 +128,9 @@ class Call:
 
     def attempts(self) -> Iterator[Attempt]:
         """The next attempt, as long as the one before was reported with `again`."""
-        while True:
+        for number in itertools.count(1):
             self._tries += 1
-            yield Attempt(self, self._models[0], self._event)
+            yield Attempt(self, self._models[0], self._event, number)
 
     def succeeded(self, attempt: Attempt) -> LLMResponse:
         """The answer of `attempt`, which ends the call."""
@@ -143,15 +150,26 @@ class Call:
         left_s = self.request.scope.remaining_s()
         in_time = wait_s is not None and (left_s is None or wait_s < left_s)
         if wait_s is not None and in_time and self._quota.take(throttled=isinstance(error, RateLimitError)):
-            log.info("%s failed (%s), trying again in %.1f s", attempt.choice.model.name, error, wait_s)
+            log.debug("trying %s again in %.1f s", attempt.choice.model.name, wait_s)
             self._event = "retry"
             self.request.scope.wait(wait_s)
         elif len(self._models) > 1 and _is_down(error):
-            log.warning("%s is not available (%s), falling back", attempt.choice.model.name, error)
             self._models.pop(0)
+            down, next_one = attempt.choice.model.name, self._models[0].model.name
+            log.warning("%s is not available (%s), falling back to %s", down, _kind(error), next_one)
             self._tries, self._event = 0, "fallback"
         else:
             raise error
+
+
+def _tokens(response: LLMResponse) -> str:
+    usage = response.usage
+    return f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage else "tokens unknown"
+
+
+def _kind(error: FlowcraftError) -> str:
+    status = getattr(error, "status", None)
+    return f"{type(error).__name__} {status}" if status else type(error).__name__
 
 
 def _is_down(error: ProviderError) -> bool:

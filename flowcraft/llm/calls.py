@@ -1,5 +1,6 @@
 """What is told about a call to whoever keeps the books: one pair of values per attempt."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, Protocol
@@ -13,12 +14,16 @@ Event = Literal["first", "retry", "fallback"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStarted:
-    """An attempt that is about to leave; `event` says why it is made: first, retry or fallback."""
+    """An attempt that is about to leave; `event` says why it is made: first, retry or fallback.
+
+    `attempt` counts the attempts of one call from 1, over all its models.
+    """
 
     id: str
     choice: Choice
     request: ChatRequest
     event: Event = "first"
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +48,19 @@ class CallObserver(Protocol):
 
     def finished(self, call: CallFinished) -> None:
         """The answer is handed on when this has returned."""
+
+
+class Observers:
+    """Tells several observers, in their order; all are told of an end, even if one of them raises."""
+
+    def __init__(self, *observers: CallObserver) -> None:
+        self._observers = observers
+
+    def started(self, call: CallStarted) -> None:
+        for observer in self._observers:
+            observer.started(call)
+
+    def finished(self, call: CallFinished) -> None:
+        with ExitStack() as stack:
+            for observer in reversed(self._observers):
+                stack.callback(observer.finished, call)

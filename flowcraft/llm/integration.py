@@ -1,9 +1,11 @@
 """The SDK's front door: choose the model for a stage, make the call, return one answer."""
 
+import logging
 import os
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -22,10 +24,13 @@ from flowcraft.llm.base import (
     LLMResponse,
     checked_messages,
 )
-from flowcraft.llm.calls import CallObserver
+from flowcraft.llm.calls import CallObserver, Observers
 from flowcraft.llm.factory import LLMProviderFactory, ProviderNames
 from flowcraft.llm.limits import Limiter
+from flowcraft.llm.otel import INSTALL, OpenTelemetry
 from flowcraft.llm.routing import Choice, Named, choose
+
+log = logging.getLogger(__name__)
 
 _PROVIDERS = ProviderNames()
 
@@ -53,6 +58,7 @@ class LLMIntegration:
         self._given = dict(providers or {})
         self._made: dict[str, BaseLLMProvider] = {}
         self._observer = observer
+        self._telemetry = _telemetry(self.settings.llm.telemetry)
         self._jitter = jitter
         self._policy = RetryPolicy(retries=self.settings.llm.retries)
         self._scope = Scope()
@@ -122,6 +128,10 @@ class LLMIntegration:
         request = ChatRequest(messages=checked_messages(messages), params=params, stream=True, scope=own)
         return CompletionStream(streamed(self._call(choice, request, observer)), own)
 
+    def workflow(self, name: str) -> AbstractContextManager[None]:
+        """A block whose calls belong together, such as a run; shown where `llm.telemetry` is on."""
+        return nullcontext() if self._telemetry is None else self._telemetry.workflow(name)
+
     def close(self) -> None:
         """End running calls and give back connections and child processes."""
         self._scope.cancel()
@@ -167,8 +177,13 @@ class LLMIntegration:
             quota=self._quota,
             jitter=self._jitter,
             limiter=self._limiter,
-            observer=observer or self._observer,
+            observer=self._told(observer or self._observer),
         )
+
+    def _told(self, books: CallObserver | None) -> CallObserver | None:
+        if books is None or self._telemetry is None:
+            return books or self._telemetry
+        return Observers(books, self._telemetry)
 
     def _limiter(self, model: ModelSettings) -> Limiter | None:
         """The limits of a model, shared by all calls; None if it has none."""
@@ -178,3 +193,13 @@ class LLMIntegration:
             if model.name not in self._limiters:
                 self._limiters[model.name] = Limiter(model.max_concurrency, model.requests_per_minute)
             return self._limiters[model.name]
+
+
+def _telemetry(wanted: str) -> OpenTelemetry | None:
+    if wanted == "off":
+        return None
+    try:
+        return OpenTelemetry(draft_cost=wanted == "otel+cost")
+    except ImportError:
+        log.warning("llm.telemetry is '%s', but OpenTelemetry is not installed: %s", wanted, INSTALL)
+        return None
