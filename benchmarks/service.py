@@ -22,7 +22,6 @@ _USAGE = {"prompt_tokens": 20, "completion_tokens": 40, "total_tokens": 60}
 _OPTION = re.compile(rb"/(events|delay|rate)-(\d+)")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _TEXT = "The quick brown fox jumps over the lazy dog, again and again. " * 6
-_BATCH = 200  # events to one send, where no rate is wanted
 # As many and as long as the headers of the large services are.
 _HEADERS = "".join(f"x-benchmark-header-{number}: {'v' * 24}\r\n" for number in range(15))
 
@@ -67,7 +66,9 @@ _STREAM = (
     + "\r\n"
 ).encode()
 _FIRST = _chunk({"role": "assistant", "content": ""})
-_PIECE = _chunk({"content": "tok "})
+# Pieces differ, since some clients take a repeated one for a fault.
+_PIECES = [_chunk({"content": f"tok{number:03d} "}) for number in range(200)]
+_BATCH = b"".join(_PIECES)
 _LAST = _chunk({}, "stop")
 _LAST += _framed(b"data: " + json.dumps({"id": "1", "choices": [], "usage": _USAGE}).encode() + b"\n\n")
 _LAST += _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
@@ -114,10 +115,9 @@ def _stream(connection: socket.socket, events: int, rate: int) -> None:
             # When it left, for the client to see how late it is: one clock for all processes of a machine.
             connection.sendall(_chunk({"content": _WHEN % time.monotonic()}))
     else:
-        batch = _PIECE * _BATCH
-        for _ in range(events // _BATCH):
-            connection.sendall(batch)
-        connection.sendall(_PIECE * (events % _BATCH))
+        for _ in range(events // len(_PIECES)):
+            connection.sendall(_BATCH)
+        connection.sendall(b"".join(_PIECES[: events % len(_PIECES)]))
     connection.sendall(_LAST)
 
 

@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 from flowcraft.core.errors import (
@@ -48,25 +49,22 @@ class Attempt:
 
     def deltas(self) -> Iterator[Delta]:
         """Make the request when its turn has come; the pieces of the answer are collected and passed on."""
-        limiter = self._call.limiter(self.choice.model)
-        if limiter is None:
-            yield from self._asked()
-            return
-        with limiter.turn(self._call.request.scope):
-            yield from self._asked()
-
-    def _asked(self) -> Iterator[Delta]:
         request = self._call.request
-        provider = self._call.provider(self.choice.model)
+        limiter = self._call.limiter(self.choice.model)
+        with limiter.turn(request.scope) if limiter else nullcontext():
+            provider = self._call.provider(self.choice.model)
+            self._begin(request)
+            for delta in provider.deltas(request):
+                self.answer.add(delta)
+                yield delta
+
+    def _begin(self, request: ChatRequest) -> None:
         self._start_s = time.monotonic()
         if self._call.observer:
             self._told = True
             self._call.observer.started(
                 CallStarted(id=self._id, choice=self.choice, request=request, event=self._event, attempt=self._number)
             )
-        for delta in provider.deltas(request):
-            self.answer.add(delta)
-            yield delta
 
     def finished(self) -> LLMResponse:
         """The whole answer with its cost; raises IncompleteStream if it is not whole."""

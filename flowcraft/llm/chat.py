@@ -136,7 +136,7 @@ def _payload(event: Event, reply: Reply, reading: Reading) -> Mapping[str, Any]:
             f"the stream of {reply.host} holds something that is not JSON: {reply.quote(event.data)}",
             retryable=True,
         ) from error
-    if not isinstance(payload, dict):
+    if payload.__class__ is not dict:
         raise TransportError(f"the stream of {reply.host} holds no chat answer: {reply.quote(event.data)}")
     if not (reading.finished or reading.knows(payload)):
         fault = fault_in(payload, reply.secrets)

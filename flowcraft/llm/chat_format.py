@@ -105,7 +105,12 @@ class Reading:
         usage = _usage(payload["usage"]) if payload.get("usage") else None
         if self.finished:  # the answer is complete; what is still of interest is its price
             return Delta(usage=usage) if usage else None
-        choice = _first_choice(payload)
+        try:
+            choice = payload["choices"][0]  # as nearly all events have it
+            if choice["index"]:
+                choice = _first_choice(payload)
+        except (LookupError, TypeError):
+            choice = _first_choice(payload)
         part = choice.get(name)
         content: Any = ""
         reasoning = ""

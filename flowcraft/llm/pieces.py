@@ -10,19 +10,21 @@ _TOGETHER = 1024  # so many pieces are kept before they are joined
 class Pieces:
     """Text put together from pieces."""
 
-    __slots__ = ("_blocks", "_latest")
+    __slots__ = ("_blocks", "_latest", "_room")
 
     def __init__(self) -> None:
         self._blocks: list[str] = []
         self._latest: list[str] = []
+        self._room = _TOGETHER
 
     def add(self, piece: str) -> None:
         """Put `piece` behind what is there."""
-        latest = self._latest
-        latest.append(piece)
-        if len(latest) == _TOGETHER:
-            self._blocks.append("".join(latest))
-            latest.clear()
+        self._latest.append(piece)
+        self._room -= 1
+        if not self._room:
+            self._blocks.append("".join(self._latest))
+            self._latest.clear()
+            self._room = _TOGETHER
 
     @property
     def text(self) -> str:
