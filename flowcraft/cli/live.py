@@ -28,6 +28,7 @@ from flowcraft.runner.outcome import (
 
 _MARKS = {
     "succeeded": ("ok", "green"),
+    "waiting": ("waiting", "yellow"),
     "failed": ("failed", "red"),
     "skipped": ("skipped", "yellow"),
     "cancelled": ("stopped", "yellow"),

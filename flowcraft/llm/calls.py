@@ -9,13 +9,15 @@ from flowcraft.core.errors import FlowcraftError
 from flowcraft.llm.base import ChatRequest, LLMResponse
 from flowcraft.llm.routing import Choice
 
-Event = Literal["first", "retry", "fallback"]
+Event = Literal["first", "retry", "fallback", "again", "escalation", "check"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStarted:
-    """An attempt that is about to leave; `event` says why it is made: first, retry or fallback.
+    """An attempt that is about to leave; `event` says why it is made.
 
+    first, retry or fallback; again (the answer before was rejected), escalation (so were all of a cheaper model),
+    check (whether a result is accepted).
     `attempt` counts the attempts of one call from 1, over all its models.
     """
 

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -94,18 +95,20 @@ class LLMIntegration:
         timeout: float | None = None,
         scope: Scope | None = None,
         observer: CallObserver | None = None,
+        retries: int | None = None,
         **params: Any,
     ) -> LLMResponse:
         """Ask the model of `stage_name` and wait for the whole answer.
 
         `timeout` is the total time in seconds over all attempts and waits (default
-        `llm.timeouts.total`); `params` are OpenAI chat-completions parameters. Cancelling `scope`
-        from another thread ends the call. Raises ProviderError, UsageError or Cancelled.
+        `llm.timeouts.total`), `retries` how often to try again (default `llm.retries`); `params` are
+        OpenAI chat-completions parameters. Cancelling `scope` from another thread ends the call.
+        Raises ProviderError, UsageError or Cancelled.
         """
         choice = self.choose(stage_name, model)
         own = self._limits(choice, timeout, scope)
         request = ChatRequest(messages=checked_messages(messages), params=params, scope=own)
-        return whole(streamed(self._call(choice, request, observer), show=False))
+        return whole(streamed(self._call(choice, request, observer, retries), show=False))
 
     def stream_completion(
         self,
@@ -116,6 +119,7 @@ class LLMIntegration:
         timeout: float | None = None,
         scope: Scope | None = None,
         observer: CallObserver | None = None,
+        retries: int | None = None,
         **params: Any,
     ) -> CompletionStream:
         """Ask the model of `stage_name`; the pieces of its answer come as they arrive.
@@ -126,7 +130,7 @@ class LLMIntegration:
         choice = self.choose(stage_name, model)
         own = self._limits(choice, timeout, scope)
         request = ChatRequest(messages=checked_messages(messages), params=params, stream=True, scope=own)
-        return CompletionStream(streamed(self._call(choice, request, observer)), own)
+        return CompletionStream(streamed(self._call(choice, request, observer, retries)), own)
 
     def workflow(self, name: str) -> AbstractContextManager[None]:
         """A block whose calls belong together, such as a run; shown where `llm.telemetry` is on."""
@@ -168,12 +172,12 @@ class LLMIntegration:
             own.join(scope)
         return own
 
-    def _call(self, choice: Choice, request: ChatRequest, observer: CallObserver | None) -> Call:
+    def _call(self, choice: Choice, request: ChatRequest, observer: CallObserver | None, retries: int | None) -> Call:
         return Call(
             choice,
             request,
             provider=self.provider,
-            policy=self._policy,
+            policy=self._policy if retries is None else replace(self._policy, retries=retries),
             quota=self._quota,
             jitter=self._jitter,
             limiter=self._limiter,

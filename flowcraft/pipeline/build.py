@@ -1,234 +1,225 @@
 """Raw data -> the values of model.py, as far as the data has the right shape, with all that is wrong on the way.
 
-What has a wrong shape is left out here: shape.py has told it. Knows files, durations and JSON Schemas,
-but not what names mean.
+Knows files, durations, JSON Schemas and other pipelines, but not what names mean.
 """
 
-import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flowcraft.core.document import Document
-from flowcraft.core.problems import did_you_mean
-from flowcraft.pipeline.complaints import Complaints
 from flowcraft.pipeline.declared import declared_input, declared_schema
-from flowcraft.pipeline.expr import Expression, Script, Template
-from flowcraft.pipeline.included import TextFile, Unusable, escapes, located, read
-from flowcraft.pipeline.model import Command, Output, Pipeline, Prompt, Stage
-from flowcraft.pipeline.shape import good_name, kind, stages
-from flowcraft.pipeline.sites import Site
+from flowcraft.pipeline.expr import Template
+from flowcraft.pipeline.included import Unusable, located
+from flowcraft.pipeline.material import Material, Place, Text, mapping, string, whole
+from flowcraft.pipeline.model import Each, Output, Pipeline, Repeat, Stage
+from flowcraft.pipeline.shape import MAX_NESTING, good_name, kind, stages
+from flowcraft.pipeline.sites import Level, Spot
+from flowcraft.pipeline.works import Works
 
-_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?", re.ASCII)
-_TIERS = ("cheap", "expensive")
-
-Place = list[str | int]
+Include = Callable[[Path], Pipeline | str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
-    """A template and where it came from."""
+class _Defaults:
+    """What `defaults` says, for every stage that does not say it itself."""
 
-    template: Template
-    path: Place
-    file: TextFile | None = None
+    params: Mapping[str, Any]
+    models: tuple[Text, ...] = ()
+    system: Text | None = None
+    attempts: int | None = None
+    retries: int | None = None
+    timeout_s: float | None = None
+    cache: bool | None = None
 
 
 class Builder:
-    """Builds one pipeline; `complaints` and `sites` grow on the way."""
+    """Builds one pipeline; `material` has the sites and complaints, `levels` every list of stages.
 
-    def __init__(self, document: Document, path: Path, models: Collection[str] | None) -> None:
-        self.document = document
-        self.complaints = Complaints(document)
-        self.sites: list[Site] = []
-        self._path = path
-        self._models = models
-        self._files: dict[str, TextFile | None] = {}
-        self._data: dict[str, Any] = document.data if isinstance(document.data, dict) else {}
-        self._defaults = _map(self._data.get("defaults"))
+    `include` loads another pipeline; it gives None if that has problems of its own, text if it cannot be used.
+    """
+
+    def __init__(self, document: Document, path: Path, models: Collection[str] | None, include: Include) -> None:
+        self.material = Material(document, path, models)
+        self.levels: list[Level] = []
+        self._works = Works(self.material)
+        self._include = include
+        self._data: dict[str, Any] = mapping(document.data)
+        self._defaults = self._read_defaults()
 
     def pipeline(self) -> Pipeline:
         """The pipeline; only to be used if there are no problems."""
-        name = self._data.get("name")
-        default_params = self._params(self._defaults)
-        default_timeout = self._duration(self._defaults, ["defaults"])
-        default_system = self._text(self._defaults, ["defaults"], "system")
-        default_model = self._model(self._defaults, ["defaults"])
-        built: list[Stage] = []
-        for index, data in enumerate(stages(self._data)):
-            data = _map(data)
-            timeout_s = self._duration(data, ["stages", index]) or default_timeout
-            if kind(data) == "run":
-                work: Prompt | Command = self._command(data, index)
-            else:
-                system = self._text(data, ["stages", index], "system") or default_system
-                model = self._model(data, ["stages", index]) or default_model
-                work = self._prompt(data, index, system, model, {**default_params, **self._params(data)})
-            built.append(self._stage(data, index, work, timeout_s, built[-1] if built else None))
-        return Pipeline(
-            name=name if isinstance(name, str) else good_name(self._path.stem),
-            file=self._path,
-            stages=tuple(built),
-            inputs=tuple(
-                declared_input(name, data, self.complaints) for name, data in _map(self._data.get("inputs")).items()
-            ),
-            outputs=self._outputs(),
-            description=_string(self._data.get("description")),
+        data, material = self._data, self.material
+        name = data.get("name")
+        inputs = tuple(
+            declared_input(name, one, material.complaints) for name, one in mapping(data.get("inputs")).items()
         )
-
-    def _stage(
-        self, data: Mapping[str, Any], index: int, work: Prompt | Command, timeout_s: float | None, above: Stage | None
-    ) -> Stage:
-        needs = data.get("needs")
-        if isinstance(needs, list):
-            named = tuple(name for name in needs if isinstance(name, str))
-        else:
-            named = (above.id,) if above else ()
-        return Stage(
-            id=_string(data.get("id")),
-            work=work,
-            description=_string(data.get("description")),
-            needs=named,
-            condition=self._condition(data, index),
-            output=self._output(data, index),
-            timeout_s=timeout_s,
-            line=self.document.position(["stages", index])[0],
-        )
-
-    def _condition(self, data: Mapping[str, Any], index: int) -> Expression | None:
-        value = data.get("if")
-        if isinstance(value, bool):
-            value = "true" if value else "false"
-        if not isinstance(value, str) or not value:
-            return None
-        expression = Expression(value)
-        self.sites.append(Site(expression, self.document, ["stages", index, "if"], "if", index))
-        return expression
-
-    def _prompt(
-        self,
-        data: Mapping[str, Any],
-        index: int,
-        system: "_Text | None",
-        model: "_Text | None",
-        params: Mapping[str, Any],
-    ) -> Prompt:
-        prompt = self._text(data, ["stages", index], "prompt")
-        for key, text in (("prompt", prompt), ("system", system), ("model", model)):
-            if text:
-                self.sites.append(Site(text.template, self.document, text.path, key, index, text.file))
-        return Prompt(
-            text=prompt.template if prompt else Template(""),
-            system=system.template if system else None,
-            model=model.template if model else None,
-            params=params,
-        )
-
-    def _command(self, data: Mapping[str, Any], index: int) -> Command:
-        place: Place = ["stages", index]
-        run, cwd = data.get("run"), data.get("cwd")
-        script = Script(run) if isinstance(run, str) else None
-        if script:
-            self.sites.append(Site(script, self.document, [*place, "run"], "run", index))
-        words = run if isinstance(run, list) else []
-        argv = tuple(self._template(word, [*place, "run", number], "run", index) for number, word in enumerate(words))
-        env = {
-            name: self._template(value, [*place, "env", name], "env", index)
-            for name, value in _map(data.get("env")).items()
+        main = Level(["stages"])
+        built = self._listed(data, main, frozenset(), 0)
+        finals = self._listed(data, Level(["finally"], main, len(built)), frozenset(), 0)
+        outputs = {
+            name: material.template(value, ["outputs", name], "outputs", Spot(main))
+            for name, value in mapping(data.get("outputs")).items()
         }
-        folder = self._workspace_path(cwd, [*place, "cwd"], "cwd", index) if isinstance(cwd, str) else None
-        return Command(script=script, argv=argv, env=env, cwd=folder)
+        return Pipeline(
+            name=name if isinstance(name, str) else good_name(material.path.stem),
+            file=material.path,
+            stages=built,
+            finals=finals,
+            inputs=inputs,
+            outputs=outputs,
+            budget=material.budget(data, []),
+            description=string(data.get("description")),
+        )
 
-    def _output(self, data: Mapping[str, Any], index: int) -> Output:
-        value = data.get("output")
-        place: Place = ["stages", index, "output"]
+    def _read_defaults(self) -> _Defaults:
+        data, place, material = mapping(self._data.get("defaults")), ["defaults"], self.material
+        cache = data.get("cache")
+        return _Defaults(
+            params=material.params(data),
+            models=material.models(data, list(place)),
+            system=material.text(data, list(place), "system"),
+            attempts=whole(data.get("attempts")),
+            retries=whole(data.get("retry")),
+            timeout_s=material.duration(data, list(place)),
+            cache=cache if isinstance(cache, bool) else None,
+        )
+
+    def _listed(self, data: Mapping[str, Any], level: Level, names: frozenset[str], depth: int) -> tuple[Stage, ...]:
+        """The stages of one list; `names` are those that the loops around it give."""
+        self.levels.append(level)
+        for number, raw in enumerate(stages(data, str(level.place[-1]))):
+            above = level.stages[-1] if level.stages else None
+            level.stages.append(Stage(id="", work=self._works.nothing))  # its own number, for the spots in it
+            level.stages[number] = self._stage(mapping(raw), Spot(level, number, names), above, depth)
+        return tuple(level.stages)
+
+    def _stage(self, data: Mapping[str, Any], outer: Spot, above: Stage | None, depth: int) -> Stage:
+        place = [*outer.level.place, outer.number or 0]
+        material, default = self.material, self._defaults
+        each = self._each(data, place, outer)
+        own = outer.names | ({each.name, "index"} if each else set())
+        spot = replace(outer, names=own | ({"loop"} if "repeat" in data else set()))
+        of = kind(data) or "prompt"
+        needs = data.get("needs")
+        named = tuple(name for name in needs if isinstance(name, str)) if isinstance(needs, list) else None
+        if named is None:
+            named = (above.id,) if above else ()
+        stage = Stage(
+            id=string(data.get("id")),
+            work=self._works.nothing,
+            description=string(data.get("description")),
+            needs=named,
+            condition=material.expression(data.get("if"), [*place, "if"], "if", outer),
+            each=each,
+            output=self._output(data, place, spot),
+            reads=material.globs(data, place, "reads"),
+            writes=material.globs(data, place, "writes"),
+            tolerant=data.get("on_error") == "continue",
+            retries=_first(whole(data.get("retry")), default.retries),
+            timeout_s=material.duration(data, place)
+            or (default.timeout_s if of in ("prompt", "run", "python") else None),
+            budget=material.budget(data, place),
+            cache=_first(data.get("cache") if isinstance(data.get("cache"), bool) else None, default.cache),
+            line=material.document.position(place)[0],
+        )
+        outer.level.stages[outer.number or 0] = stage
+        return self._with_work(stage, data, place, spot, depth)
+
+    def _with_work(self, stage: Stage, data: Mapping[str, Any], place: Place, spot: Spot, depth: int) -> Stage:
+        of = kind(data)
+        judging = spot
+        if of == "stages":
+            level = Level([*place, "stages"], spot.level, spot.number or 0)
+            inner = self._listed(data, level, spot.names, depth + 1) if depth < MAX_NESTING else ()
+            work: Any = self._works.group(inner)
+            judging = Spot(level, None, spot.names)
+        elif of == "uses":
+            work = self._works.inclusion(data, place, spot, self._pipeline_at)
+        elif of == "prompt" or of is None:
+            work = self._prompt(data, place, spot)
+        else:
+            work = self._works.other(of, data, place, spot)
+        judging = replace(judging, names=judging.names | {"output"})
+        stage = replace(
+            stage,
+            work=work,
+            repeat=self._repeat(data, place, judging),
+            checks=self._works.checks(data, place, judging),
+        )
+        self._works.complete(stage, data, place)
+        return stage
+
+    def _prompt(self, data: Mapping[str, Any], place: Place, spot: Spot) -> Any:
+        default, material = self._defaults, self.material
+        return self._works.prompt(
+            material.text(data, place, "prompt"),
+            material.text(data, place, "system") or default.system,
+            material.models(data, place) or default.models,
+            spot,
+            params={**default.params, **material.params(data)},
+            attempts=_first(whole(data.get("attempts")), default.attempts),
+        )
+
+    def _each(self, data: Mapping[str, Any], place: Place, spot: Spot) -> Each | None:
+        value = data.get("foreach")
+        where = [*place, "foreach"]
+        details = value if isinstance(value, dict) else {}
+        if isinstance(value, dict):
+            value, where = value.get("in"), [*where, "in"]
+        if isinstance(value, str) and value:
+            items: Any = self.material.expression(value, where, "foreach", spot)
+        elif isinstance(value, list):
+            items = self.material.arguments(value, where, spot)
+        else:
+            return None
+        name, most = details.get("as"), whole(details.get("max"))
+        if name in _TAKEN:
+            self.material.complaints.at([*where[:-1], "as"], f"'{name}' has a meaning already", "FC126", "as: path")
+        return Each(
+            items=items,
+            name=name if isinstance(name, str) else "item",
+            most=100 if most is None else most,
+            parallel=whole(details.get("parallel")),
+        )
+
+    def _repeat(self, data: Mapping[str, Any], place: Place, spot: Spot) -> Repeat | None:
+        value = mapping(data.get("repeat"))
+        until = self.material.expression(value.get("until"), [*place, "repeat", "until"], "until", spot)
+        return Repeat(until=until, most=whole(value.get("max")) or 1) if until else None
+
+    def _output(self, data: Mapping[str, Any], place: Place, spot: Spot) -> Output:
+        value, where = data.get("output"), [*place, "output"]
+        if value in ("json", "files"):
+            return Output(format=value)
         if not isinstance(value, dict):
-            return Output(format="json" if value == "json" else "text")
+            return Output()
         save = value.get("save")
-        template = self._workspace_path(save, [*place, "save"], "save", index) if isinstance(save, str) else None
+        template: Template | None = self.material.workspace_path(save, [*where, "save"], "save", spot)
         if "schema" not in value:
             return Output(save=template)
-        schema = declared_schema(value["schema"], [*place, "schema"], self._path.parent, self.complaints)
+        folder, complaints = self.material.path.parent, self.material.complaints
+        schema = declared_schema(value["schema"], [*where, "schema"], folder, complaints)
         return Output(format="json", schema=schema, save=template)
 
-    def _outputs(self) -> Mapping[str, Template]:
-        return {
-            name: self._template(value, ["outputs", name], "outputs", None)
-            for name, value in _map(self._data.get("outputs")).items()
-        }
-
-    def _text(self, data: Mapping[str, Any], place: Place, key: str) -> "_Text | None":
-        value = data.get(key)
-        if isinstance(value, str) and value:
-            return _Text(Template(value), [*place, key])
-        if not isinstance(value, dict) or not isinstance(value.get("file"), str):
-            return None
-        path = [*place, key, "file"]
-        file = self._file(value["file"], path)
-        return _Text(Template(file.text), path, file) if file else None
-
-    def _file(self, name: str, place: Place) -> TextFile | None:
+    def _pipeline_at(self, name: str, place: Place) -> Pipeline | None:
         try:
-            if name not in self._files:
-                self._files[name] = read(located(self._path.parent, name), name)
+            found = located(self.material.path.parent, name)
         except Unusable as error:
-            self.complaints.at(place, str(error), error.code, error.hint)
+            self.material.complaints.at(place, str(error), error.code, error.hint)
             return None
-        return self._files[name]
-
-    def _model(self, data: Mapping[str, Any], place: Place) -> "_Text | None":
-        name = data.get("model")
-        if not isinstance(name, str) or not name:
+        used = self._include(found)
+        if isinstance(used, str):
+            hint = "a pipeline cannot use itself: repeat is for loops"
+            self.material.complaints.at(place, used, "FC111", hint)
             return None
-        known = self._models
-        fixed = "${" not in name and name not in _TIERS and "/" not in name
-        if fixed and known is not None and name not in known:
-            self.complaints.at(
-                [*place, "model"], f"there is no model '{name}'", "FC129", did_you_mean(name, [*known, *_TIERS])
-            )
-        return _Text(Template(name), [*place, "model"])
-
-    def _params(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        return {name.removeprefix("x-"): value for name, value in _map(data.get("params")).items()}
-
-    def _duration(self, data: Mapping[str, Any], place: Place) -> float | None:
-        value = data.get("timeout")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
-        if match is None:
-            return None
-        hours, minutes, seconds = (int(part or 0) for part in match.groups())
-        found = hours * 3600 + minutes * 60 + seconds
-        if not found:
-            self.complaints.at(
-                [*place, "timeout"], f"{value} is no time at all", "FC120", "leave timeout out for the default"
-            )
-        return float(found)
-
-    def _template(self, value: Any, place: Place, key: str, index: int | None) -> Template:
-        template = Template(_string(value) if isinstance(value, str) else _literal(value))
-        self.sites.append(Site(template, self.document, place, key, index))
-        return template
-
-    def _workspace_path(self, value: str, place: Place, key: str, index: int) -> Template:
-        if "${" not in value and escapes(value):
-            hint = "use a path relative to the workspace, without '..'"
-            self.complaints.at(place, f"{value} leaves the workspace", "FC131", hint)
-        return self._template(value, place, key, index)
+        return used
 
 
-def _map(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+_TRIED = ("prompt", "run", "python")  # where a timeout is for each try
+_TAKEN = ("inputs", "stages", "run", "loop", "output", "index")
 
 
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _literal(value: Any) -> str:
-    """A number or boolean as a template that keeps its type."""
-    if isinstance(value, bool):
-        return f"${{{{ {str(value).lower()} }}}}"
-    return f"${{{{ {value} }}}}" if isinstance(value, (int, float)) else ""
+def _first(value: Any, default: Any) -> Any:
+    return default if value is None else value

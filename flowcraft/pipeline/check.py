@@ -14,53 +14,28 @@ from flowcraft.pipeline.data import kind_of
 from flowcraft.pipeline.expr import Expression, Script
 from flowcraft.pipeline.fields import Lack, lack
 from flowcraft.pipeline.graph import Graph
-from flowcraft.pipeline.model import Pipeline, Stage
+from flowcraft.pipeline.model import Group, Pipeline, Stage
 from flowcraft.pipeline.references import Comparison, Reference
+from flowcraft.pipeline.results import is_prose, one_result, result
+from flowcraft.pipeline.roots import FIELDS, LOOP_FIELDS, RUN_FIELDS, instead
 from flowcraft.pipeline.sites import Site
-
-ROOTS = ("inputs", "run", "stages")
-FIELDS = ("output", "status", "ok", "error", "exit_code", "stderr", "seconds", "usd", "tokens", "model", "attempts")
-RUN_FIELDS = ("id", "dir", "status")
+from flowcraft.pipeline.visible import Found, Visible, literal, may_be_missing
 
 _OF_COMMANDS = ("exit_code", "stderr")
-_LOST_BY_SKIP = ("output", "exit_code", "stderr")
-_FOREIGN = {
-    "steps": "in FlowCraft this is 'stages'",
-    "step": "in FlowCraft this is 'stages'",
-    "jobs": "in FlowCraft this is 'stages'",
-    "tasks": "in FlowCraft this is 'stages'",
-    "needs": "in FlowCraft this is 'stages'",
-    "nodes": "in FlowCraft this is 'stages'",
-    "stage": "in FlowCraft this is 'stages'",
-    "outputs": "in FlowCraft this is 'stages.<id>.output'",
-    "input": "in FlowCraft this is 'inputs'",
-    "params": "in FlowCraft this is 'inputs'",
-    "parameters": "in FlowCraft this is 'inputs'",
-    "vars": "in FlowCraft this is 'inputs'",
-    "variables": "in FlowCraft this is 'inputs'",
-    "args": "in FlowCraft this is 'inputs'",
-    "env": "declare an input with a variable: inputs: {home: {type: string, env: HOME}}",
-    "secrets": "declare an input: inputs: {token: {type: string, secret: true, env: TOKEN}}",
-    "github": "declare what you need under 'inputs'",
-    "loop": "it is there inside ${% for %} only",
-    "item": "this version of FlowCraft does not have 'foreach' yet",
-    "index": "this version of FlowCraft does not have 'foreach' yet",
-    "output": "name the stage: stages.<id>.output",
-}
+_LOST = ("output", "exit_code", "stderr")
+_CONDITIONS = ("if", "until", "that")
 
 
-def meaning(pipeline: Pipeline, graph: Graph, sites: Sequence[Site]) -> list[Problem]:
+def meaning(pipeline: Pipeline, graphs: Sequence[Graph], sites: Sequence[Site]) -> list[Problem]:
     """All problems of names and values."""
-    checker = _Checker(pipeline, graph)
+    checker = _Checker(pipeline, Visible(graphs))
     return [problem for site in sites for problem in checker.site(site)]
 
 
 class _Checker:
-    def __init__(self, pipeline: Pipeline, graph: Graph) -> None:
-        self._stages = pipeline.stages
-        self._graph = graph
+    def __init__(self, pipeline: Pipeline, visible: Visible) -> None:
+        self._visible = visible
         self._inputs = {one.name: one for one in pipeline.inputs}
-        self._given = [self._shown_by_condition(stage) for stage in pipeline.stages]
 
     def site(self, site: Site) -> Iterator[Problem]:
         """What is wrong with one template or expression."""
@@ -71,8 +46,8 @@ class _Checker:
         except ExpressionError as error:
             yield site.failure(error)
             return
-        if isinstance(site.item, Expression) and site.item.is_static:
-            yield from _constant(site, site.item)
+        if (fixed := literal(site)) and site.key in (*_CONDITIONS, "foreach"):
+            yield from _constant(site, fixed)
         for reference in references:
             yield from self._reference(site, reference)
         for comparison in comparisons:
@@ -89,22 +64,21 @@ class _Checker:
             if field not in RUN_FIELDS or len(reference.path) > 2:
                 hint = did_you_mean(str(field), RUN_FIELDS) if field not in RUN_FIELDS else "this is text"
                 yield _problem(site, reference, f"there is no '{reference}'", "FC223", hint)
+        elif root in site.spot.names:
+            yield from self._local(site, reference)
         else:
-            yield _problem(site, reference, f"there is no '{root}' here", "FC220", self._unknown(reference))
+            names = self._visible.names(site.spot)
+            hint = instead(str(root), str(reference), self._inputs, names, sorted(site.spot.names))
+            yield _problem(site, reference, f"there is no '{root}' here", "FC220", hint)
 
-    def _unknown(self, reference: Reference) -> str | None:
-        root = str(reference.path[0])
-        if root in self._inputs:
-            return f"did you mean 'inputs.{root}'?"
-        if root in self._graph.numbers:
-            return f"did you mean 'stages.{reference}'?"
-        if root in _FOREIGN:
-            return _FOREIGN[root]
-        names = [*ROOTS, *(f"inputs.{name}" for name in self._inputs)]
-        close = nearest(root, [*ROOTS, *self._inputs])
-        if close:
-            return f"did you mean '{close if close in ROOTS else f'inputs.{close}'}'?"
-        return f"a text needs quotes: '{root}'; known: {', '.join(names[:12])}"
+    def _local(self, site: Site, reference: Reference) -> Iterator[Problem]:
+        root, fields = reference.path[0], reference.path[1:]
+        if root == "loop" and fields and fields[0] not in LOOP_FIELDS:
+            hint = did_you_mean(str(fields[0]), LOOP_FIELDS)
+            yield _problem(site, reference, f"a round of 'repeat' has no '{fields[0]}'", "FC223", hint)
+        subject = self._visible.subject(site.spot) if root == "output" else None
+        if subject:
+            yield from self._lacking(site, reference, lack(one_result(subject), fields), 1)
 
     def _input(self, site: Site, reference: Reference) -> Iterator[Problem]:
         secret = [one.name for one in self._inputs.values() if one.secret]
@@ -132,27 +106,29 @@ class _Checker:
             yield _problem(site, reference, message, "FC221", "write: stages.<id>.output")
             return
         name = str(path[1])
-        number = self._graph.numbers.get(name)
-        if number is None:
-            hint = did_you_mean(name, self._graph.numbers)
+        found = self._visible.find(site.spot, name)
+        if found is None:
+            hint = did_you_mean(name, self._visible.names(site.spot))
             yield _problem(site, reference, f"there is no stage '{name}'", "FC221", hint)
-        elif site.stage is not None and not self._graph.sees(site.stage, number):
-            yield self._too_early(site, reference, name, number)
+        elif not found.over:
+            yield self._too_early(site, reference, name, found)
         else:
-            yield from self._field(site, reference, self._stages[number])
+            yield from self._field(site, reference, found)
 
-    def _too_early(self, site: Site, reference: Reference, name: str, number: int) -> Problem:
-        assert site.stage is not None
-        if number == site.stage:
+    def _too_early(self, site: Site, reference: Reference, name: str, found: Found) -> Problem:
+        number, graph = found.seen_from, found.graph
+        assert number is not None
+        if found.number == number:
             message, hint = f"stage '{name}' cannot use its own result", "use a stage before it"
-        elif self._graph.sees(number, site.stage):
+        elif graph.sees(found.number, number):
             message, hint = f"stage '{name}' runs after this one", "move the stage that uses it below it"
         else:
-            own = [need for need in self._stages[site.stage].needs if need in self._graph.numbers]
+            own = [need for need in graph.stages[number].needs if need in graph.numbers]
             message, hint = f"stage '{name}' may not have run yet", f"add it:  needs: [{', '.join([*own, name])}]"
         return _problem(site, reference, message, "FC222", hint)
 
-    def _field(self, site: Site, reference: Reference, stage: Stage) -> Iterator[Problem]:
+    def _field(self, site: Site, reference: Reference, found: Found) -> Iterator[Problem]:
+        stage = found.stage
         path, name = reference.path, stage.id
         if len(path) == 2:
             if not reference.dynamic:
@@ -164,24 +140,26 @@ class _Checker:
             close = nearest(field, FIELDS) or ("output" if field in ("result", "outputs", "value", "text") else None)
             hint = f"did you mean 'stages.{name}.{close}'?" if close else f"known: {', '.join(FIELDS)}"
             yield _problem(site, reference, f"a stage has no '{field}'", "FC223", hint)
-        elif field in _OF_COMMANDS and stage.kind != "run":
-            message = f"'{name}' asks a model, it has no '{field}'"
+        elif field in _OF_COMMANDS and (stage.kind != "run" or stage.each):
+            what = "asks a model" if stage.kind == "prompt" else "is not one command"
+            message = f"'{name}' {what}, it has no '{field}'"
             yield _problem(site, reference, message, "FC223", f"write: stages.{name}.output, or stages.{name}.ok")
         else:
             if field == "output":
                 yield from self._output(site, reference, stage)
-            if field in _LOST_BY_SKIP:
-                yield from self._skipped(site, reference, stage, field)
+            if field in _LOST:
+                yield from self._missing(site, reference, found, field)
 
     def _output(self, site: Site, reference: Reference, stage: Stage) -> Iterator[Problem]:
         fields = reference.path[3:]
-        if stage.output.format == "json":
-            yield from self._lacking(site, reference, lack(stage.output.schema or {}, fields), 3)
-        elif fields:
+        shape = result(stage)
+        if fields and shape == {"type": "string"}:
             what = "answers in free text" if stage.kind == "prompt" else "gives text"
             message = f"'{stage.id}' {what}: it has no field '{fields[0]}'"
             hint = f"give {stage.id} a shape:  output: {{schema: {{type: object, properties: ...}}}}"
             yield _problem(site, reference, message, "FC223", hint)
+        else:
+            yield from self._lacking(site, reference, lack(shape, fields), 3)
 
     def _lacking(self, site: Site, reference: Reference, found: Lack | None, start: int) -> Iterator[Problem]:
         if found is None:
@@ -196,50 +174,42 @@ class _Checker:
             hint = (f"did you mean '{owner}.{close}'? " if close else "") + f"it has: {listed}"
         yield _problem(site, reference, message, "FC223", hint)
 
-    def _skipped(self, site: Site, reference: Reference, stage: Stage, field: str) -> Iterator[Problem]:
-        if stage.condition is None or reference.optional:
+    def _missing(self, site: Site, reference: Reference, found: Found, field: str) -> Iterator[Problem]:
+        stage, path = found.stage, reference.path
+        how = may_be_missing(stage, field)
+        name, owner = stage.id, f"stages.{stage.id}.{field}"
+        inner = _child(stage, path)
+        if inner is not None and how is None and (how := may_be_missing(inner, "output")):
+            name, owner = inner.id, f"{owner}.{inner.id}"
+        if found.at_the_end and how is None:
+            how = "be left out when the run fails"
+        if how is None or reference.optional:
             return
-        given = reference.given
-        if site.stage is not None and site.key != "if":
-            given |= self._given[site.stage]
-        if stage.id in self._closed(given):
+        if stage.id in self._visible.closed(site.spot, reference.given, site.key) and inner is None:
             return
-        message = f"'{stage.id}' can be skipped, and then has no {field}"
-        hint = f"give a fallback:  stages.{stage.id}.{field} | default('...')"
-        yield _problem(site, reference, message, "FC224", hint)
-
-    def _shown_by_condition(self, stage: Stage) -> frozenset[str]:
-        try:
-            return stage.condition.shows if stage.condition else frozenset()
-        except ExpressionError:
-            return frozenset()
-
-    def _closed(self, given: frozenset[str]) -> set[str]:
-        """The stages that have run, if those `given` have: a condition that let one run was true, too."""
-        found: set[str] = set()
-        waiting = [*given]
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                number = self._graph.numbers.get(name)
-                waiting += self._given[number] if number is not None else ()
-        return found
+        message = f"'{name}' can {how}, and then has no {field}"
+        yield _problem(site, reference, message, "FC224", f"give a fallback:  {owner} | default('...')")
 
     def _comparison(self, site: Site, comparison: Comparison) -> Iterator[Problem]:
         path = comparison.reference.path
-        number = self._graph.numbers.get(str(path[1])) if len(path) == 3 and path[0] == "stages" else None
-        if number is None or path[2] != "output":
+        if len(path) != 3 or path[0] != "stages" or path[2] != "output":
             return
-        stage = self._stages[number]
-        if stage.kind == "prompt" and stage.output.format == "text":
+        found = self._visible.find(site.spot, str(path[1]))
+        if found and is_prose(found.stage):
             literal = comparison.literal[:40]
-            message = f"'{stage.id}' answers in free text; comparing it with '{literal}' will almost never be true"
+            message = f"'{path[1]}' answers in free text; comparing it with '{literal}' will almost never be true"
             hint = (
                 "let it choose:  output: {schema: {type: object, required: [verdict], "
                 f"properties: {{verdict: {{enum: ['{literal}', ...]}}}}}}}}"
             )
             yield _problem(site, comparison.reference, message, "FC240", hint)
+
+
+def _child(stage: Stage, path: Sequence[str | int]) -> Stage | None:
+    """The stage of a group whose result `stages.group.output.child` is."""
+    if not isinstance(stage.work, Group) or stage.each or len(path) < 4 or path[2] != "output":
+        return None
+    return next((inner for inner in stage.work.stages if inner.id == path[3]), None)
 
 
 def _constant(site: Site, expression: Expression) -> Iterator[Problem]:
@@ -248,10 +218,16 @@ def _constant(site: Site, expression: Expression) -> Iterator[Problem]:
     except ExpressionError as error:
         yield site.failure(error)
         return
-    if value is True:
-        yield site.problem("this condition is always true", code="FC203", hint="leave 'if' out")
+    hints = {"if": ("leave 'if' out", "take the stage out of the file"), "foreach": ("", "")}
+    always, never = hints.get(site.key, ("it must depend on a result", "it must depend on a result"))
+    if site.key == "foreach":
+        if not isinstance(value, list):
+            message = f"'foreach' goes over a list, and this is {kind_of(value)}"
+            yield site.problem(message, code="FC126", hint="foreach: glob('src/*.py'), or a list")
+    elif value is True:
+        yield site.problem("this condition is always true", code="FC203", hint=always)
     elif value is False:
-        yield site.problem("this condition is always false", code="FC204", hint="take the stage out of the file")
+        yield site.problem("this condition is always false", code="FC204", hint=never)
     else:
         message = f"a condition must be true or false, and this is {kind_of(value)}"
         yield site.problem(message, code="FC301", hint="name a value: if: stages.tests.ok")

@@ -114,6 +114,11 @@ def kind_of(value: Any) -> str:
     return f"a value of type {type(value).__name__}"
 
 
+def is_defined(value: Any) -> bool:
+    """Whether the value stands for something."""
+    return not isinstance(value, Undefined)
+
+
 def defined(value: Any) -> None:
     """Raise the error of a value that stands for nothing."""
     if isinstance(value, Undefined):

@@ -1,24 +1,26 @@
 """What waits for what: unknown and repeated ids, cycles, and which stages are over when one starts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from flowcraft.core.document import Document
 from flowcraft.core.problems import Problem, did_you_mean
 from flowcraft.pipeline.model import Stage
+from flowcraft.pipeline.sites import Level
 
 
 class Graph:
-    """The stages and their needs; `problems` tells what is wrong with them."""
+    """The stages of one level and their needs; `problems` tells what is wrong with them."""
 
-    def __init__(self, document: Document, stages: Sequence[Stage]) -> None:
-        self.stages = stages
+    def __init__(self, document: Document, level: Level) -> None:
+        self.level = level
+        self.stages = stages = level.stages
         self.numbers: dict[str, int] = {}
         self.problems: list[Problem] = []
         self._document = document
         for number, stage in enumerate(stages):
             if stage.id and self.numbers.setdefault(stage.id, number) != number:
-                first = document.position(["stages", self.numbers[stage.id], "id"])[0]
+                first = document.position([*level.place, self.numbers[stage.id], "id"])[0]
                 self._tell(number, "id", f"the id '{stage.id}' stands twice, first in line {first}", "FC104")
         self._needs = [list(self._known(number, stage)) for number, stage in enumerate(stages)]
         self._cycle()
@@ -36,7 +38,9 @@ class Graph:
                 hint = did_you_mean(name, self.numbers.keys() - {stage.id})
                 message = f"there is no stage '{name}'"
                 self.problems.append(
-                    self._document.problem(["stages", number, "needs", place], message, code="FC110", hint=hint)
+                    self._document.problem(
+                        [*self.level.place, number, "needs", place], message, code="FC110", hint=hint
+                    )
                 )
 
     def _cycle(self) -> None:
@@ -74,7 +78,9 @@ class Graph:
         self._tell(min(written, default=back), "needs", message, "FC111", hint)
 
     def _has_needs(self, number: int) -> bool:
-        data: Any = self._document.data["stages"][number]
+        data: Any = self._document.data
+        for part in (*self.level.place, number):
+            data = data[part]
         return isinstance(data, dict) and "needs" in data
 
     def _closure(self) -> list[int]:
@@ -95,4 +101,4 @@ class Graph:
         return [before[number] for number in range(len(self.stages))]
 
     def _tell(self, number: int, key: str, message: str, code: str, hint: str | None = None) -> None:
-        self.problems.append(self._document.problem(["stages", number, key], message, code=code, hint=hint))
+        self.problems.append(self._document.problem([*self.level.place, number, key], message, code=code, hint=hint))

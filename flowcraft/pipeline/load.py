@@ -8,25 +8,64 @@ from pathlib import Path
 
 from flowcraft.core import document as documents
 from flowcraft.core.errors import PipelineError
-from flowcraft.core.problems import ordered
+from flowcraft.core.problems import Problem, ordered
 from flowcraft.pipeline.build import Builder
 from flowcraft.pipeline.check import meaning
 from flowcraft.pipeline.graph import Graph
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.pipeline.shape import shape
+from flowcraft.pipeline.writers import conflicts
+
+MAX_INCLUDED = 100  # pipelines that one pipeline uses, directly or not
 
 
 def load(path: Path, *, models: Collection[str] | None = None) -> Pipeline:
-    """The pipeline of a file; raises PipelineError with all its problems.
+    """The pipeline of a file; raises PipelineError with all its problems, and those of pipelines it uses.
 
     With `models`, the names of models that a stage may use are held against it.
     """
-    document = documents.load(path, error=PipelineError)
-    problems = shape(document)
-    builder = Builder(document, path, models)
-    pipeline = builder.pipeline()
-    graph = Graph(document, pipeline.stages)
-    problems += [*builder.complaints.problems, *graph.problems, *meaning(pipeline, graph, builder.sites)]
-    if problems:
-        raise PipelineError(ordered(problems))
+    loader = _Loader(models)
+    pipeline = loader.load(path, ())
+    if loader.problems or pipeline is None:
+        raise PipelineError(ordered(loader.problems))
     return pipeline
+
+
+class _Loader:
+    """Loads a pipeline and those it uses, each file once."""
+
+    def __init__(self, models: Collection[str] | None) -> None:
+        self.problems: list[Problem] = []
+        self._models = models
+        self._loaded: dict[Path, Pipeline | None] = {}
+
+    def load(self, path: Path, users: tuple[Path, ...]) -> Pipeline | None:
+        """The pipeline, as far as it is usable; `users` are the files that use it."""
+        try:
+            document = documents.load(path, error=PipelineError)
+        except PipelineError as error:
+            self.problems += error.problems
+            return None
+        users = (*users, path.resolve())
+        found = shape(document)
+        builder = Builder(document, path, self._models, lambda used: self._used(used, users))
+        pipeline = builder.pipeline()
+        graphs = [Graph(document, level) for level in builder.levels]
+        found += builder.material.complaints.problems
+        for graph in graphs:
+            found += graph.problems
+        found += meaning(pipeline, graphs, builder.material.sites)
+        found += conflicts(document, graphs)
+        self.problems += found
+        return None if found else pipeline
+
+    def _used(self, path: Path, users: tuple[Path, ...]) -> Pipeline | str | None:
+        if path in users:
+            names = " -> ".join(user.name for user in (*users[users.index(path) :], path))
+            return f"these pipelines use each other: {names}"
+        if path not in self._loaded:
+            if len(self._loaded) >= MAX_INCLUDED:
+                return f"more than {MAX_INCLUDED} pipelines are used"
+            self._loaded[path] = None
+            self._loaded[path] = self.load(path, users)
+        return self._loaded[path]

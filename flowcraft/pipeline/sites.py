@@ -2,27 +2,66 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flowcraft.core.document import Document
 from flowcraft.core.errors import ExpressionError
 from flowcraft.core.problems import Problem
 from flowcraft.pipeline.expr import Expression, Script, Template
 from flowcraft.pipeline.included import TextFile
+from flowcraft.pipeline.model import Stage
 
 _WORD = re.compile(r"\$\{[{%]|&&|\|\||[!=]==?|\w+|\S")
 
 
+NO_NAMES: frozenset[str] = frozenset()
+
+
+@dataclass(eq=False, slots=True)
+class Level:
+    """One list of stages, at `place` in the file; in a group `above` is the list with the group, its `number` in it."""
+
+    place: Sequence[str | int]
+    above: "Level | None" = None
+    number: int = 0
+    stages: list[Stage] = field(default_factory=list)
+
+    @property
+    def final(self) -> bool:
+        """Whether these stages run at the end, whatever happened."""
+        return self.above is not None and self.place[-1] == "finally"
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where in the order of the stages something is: in stage `number` of a level (None: after all of them).
+
+    `names` are those that loops around it give, `key` what stands there.
+    """
+
+    level: Level
+    number: int | None = None
+    names: frozenset[str] = NO_NAMES
+    key: str = ""
+
+    @property
+    def stage(self) -> Stage | None:
+        return None if self.number is None else self.level.stages[self.number]
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A template at a place; `stage` is the number of its stage (None: the outputs), `key` what it is for."""
+    """A template at a place of the file, and the spot where it is rendered."""
 
     item: Expression | Template | Script
     document: Document
     path: Sequence[str | int]
-    key: str
-    stage: int | None = None
+    spot: Spot
     file: TextFile | None = None
+
+    @property
+    def key(self) -> str:
+        return self.spot.key
 
     def problem(self, message: str, *, code: str, hint: str | None = None, offset: int = 0, text: str = "") -> Problem:
         """A problem with the part of the template that is `text`, at `offset`."""

@@ -15,6 +15,7 @@ from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.runner.budget import Amounts, Budget, used, worst_case
 from flowcraft.runner.fingerprint import call_key
 from flowcraft.runner.ledger import Ledger
+from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Attempt
 from flowcraft.runner.records import CallRow
 
@@ -35,7 +36,7 @@ class Account:
         *,
         run_id: str,
         ledger: Ledger,
-        budget: Budget,
+        budget: Budget | Budgets,
         earlier: Sequence[CallRow] = (),
     ) -> None:
         self.run_id = run_id

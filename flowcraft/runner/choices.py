@@ -8,16 +8,17 @@ from flowcraft.core.problems import did_you_mean
 from flowcraft.core.values import Origin
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice, Named
-from flowcraft.pipeline.model import Pipeline, Prompt, Stage
+from flowcraft.pipeline.model import Inclusion, Pipeline, Prompt, Stage
 
 
 def check_stage_names(pipeline: Pipeline, models: Mapping[str, str]) -> None:
     """Raise UsageError if a name in `models` (stage -> model) is not a prompt stage."""
-    prompts = {stage.id for stage in pipeline.stages if stage.kind == "prompt"}
+    stages = [stage for _, stage in all_stages(pipeline)]
+    prompts = {stage.id for stage in stages if stage.kind == "prompt"}
     for name in models:
         if name in prompts:
             continue
-        if any(stage.id == name for stage in pipeline.stages):
+        if any(stage.id == name for stage in stages):
             raise UsageError(f"stage '{name}' asks no model", hint=did_you_mean(name, prompts))
         raise UsageError(f"pipeline '{pipeline.name}' has no stage '{name}'", hint=did_you_mean(name, prompts))
 
@@ -44,7 +45,24 @@ def named_models(pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, s
     Raises UsageError or SettingsError for a stage or model that nobody knows.
     """
     check_stage_names(pipeline, models)
-    for stage in pipeline.stages:
-        named = stage_model(pipeline, stage, models)
-        if stage.kind == "prompt" and named is not ...:
+    for owner, stage in all_stages(pipeline):
+        named = stage_model(owner, stage, models)
+        if not isinstance(stage.work, Prompt):
+            continue
+        if named is not ...:
             yield llm.choose(stage.id, named)
+        for rung in stage.work.models[1:] if stage.id not in models else ():
+            if rung.is_static:
+                yield llm.choose(stage.id, named_by_stage(owner, stage, rung.source))
+
+
+def all_stages(pipeline: Pipeline) -> Iterator[tuple[Pipeline, Stage]]:
+    """All stages of a pipeline and of those it uses (each once), with the pipeline they are in."""
+    waiting, seen = [pipeline], {pipeline.file}
+    while waiting:
+        owner = waiting.pop()
+        for stage in owner.every_stage():
+            yield owner, stage
+            if isinstance(stage.work, Inclusion) and stage.work.pipeline.file not in seen:
+                seen.add(stage.work.pipeline.file)
+                waiting.append(stage.work.pipeline)

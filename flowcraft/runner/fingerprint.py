@@ -22,6 +22,7 @@ VERSION = 1  # changes when FlowCraft itself asks in another way
 
 # Where a result goes, how long it may take and who is watching change nothing about it.
 _NO_PART = {"path", "stage", "work", "timeout_s", "save", "streamed", "messages", "model", "cwd", "env", "secrets"}
+_NO_PART |= {"contract", "undo", "cache", "retries"}
 _PLACES = {"oauth_path", "path"}  # of credentials and files on this machine
 
 
@@ -68,7 +69,7 @@ def digest(value: Any) -> str:
 
 
 def _parts(task: Task, choice: Choice | None, root: Path) -> dict[str, Any]:
-    parts: dict[str, Any] = {**_fields(task), **_fields(task.work)}
+    parts: dict[str, Any] = {**_fields(task), **_fields(task.work), "check": task.contract.key}
     if isinstance(task.work, Question):
         roles = ("system", "user", "assistant")
         texts = {role: [one.content for one in task.work.messages if one.role == role] for role in roles}

@@ -1,11 +1,13 @@
 """What the templates of a run can name: `inputs`, `stages.<id>.*`, `run.*`; plain data, grown by the coordinator."""
 
-from collections.abc import Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from flowcraft.pipeline.model import Pipeline
-from flowcraft.runner.outcome import Outcome, totals
+from flowcraft.runner.outcome import Attempt, Outcome, totals
 
 
 class RunNames(Mapping[str, Any]):
@@ -33,19 +35,36 @@ class RunNames(Mapping[str, Any]):
 
 
 class Names:
-    """The names of one run; `private` has the secret inputs, too, and is for `env:` alone."""
+    """The names of one list of stages; `private` has the secret inputs, too, and is for `env:` alone."""
 
     def __init__(self, pipeline: Pipeline, inputs: Mapping[str, Any], run: RunNames) -> None:
         secret = {one.name for one in pipeline.inputs if one.secret}
-        self.run = run
-        self._stages: dict[str, Any] = {}
         open_inputs = {name: value for name, value in inputs.items() if name not in secret}
+        self.run = run
+        self._stages: MutableMapping[str, Any] = {}
         self.public: Mapping[str, Any] = {"inputs": open_inputs, "stages": self._stages, "run": run}
         self.private: Mapping[str, Any] = {**self.public, "inputs": dict(inputs)}
 
-    def add(self, outcome: Outcome) -> None:
-        """From now on `stages.<id>` stands for what came of it; a stage without output has no such name."""
-        used = totals(outcome.attempts)
+    def inside(self, local: Mapping[str, Any]) -> "Names":
+        """The same names with those of a loop besides."""
+        made = copy(self)
+        made.public, made.private = {**self.public, **local}, {**self.private, **local}
+        return made
+
+    def below(self) -> "Names":
+        """The names for the stages of a group: its own stages first, then those around it."""
+        made = copy(self)
+        stages = made._stages = ChainMap({}, self._stages)  # noqa: SLF001 - one of our own
+        made.public, made.private = {**self.public, "stages": stages}, {**self.private, "stages": stages}
+        return made
+
+    def add(self, name: str, outcome: Outcome, attempts: Sequence[Attempt]) -> None:
+        """From now on `stages.<name>` stands for what came of it; a stage without output has no such name.
+
+        `attempts` are all that were made for it, those of the stages in it included.
+        """
+        used = totals(attempts)
+        asked = [attempt for attempt in attempts if attempt.event != "check"]
         facts = {
             "status": outcome.status,
             "ok": outcome.ok,
@@ -55,7 +74,8 @@ class Names:
             "seconds": round(outcome.seconds, 3),
             "usd": None if used.cost is None else float(used.cost),
             "tokens": used.tokens,
-            "model": outcome.attempts[-1].model if outcome.attempts else None,
-            "attempts": len(outcome.attempts),
+            "model": asked[-1].model if asked else None,
+            "attempts": len(asked),
+            "iterations": outcome.iterations,
         }
-        self._stages[outcome.path] = {**facts, "output": outcome.output} if outcome.has_output else facts
+        self._stages[name] = {**facts, "output": outcome.output} if outcome.has_output else facts

@@ -14,20 +14,28 @@ from typing import Any, Literal
 
 from flowcraft.llm.base import LLMMessage, Usage
 from flowcraft.llm.routing import Named
+from flowcraft.pipeline.model import Check
 
-Status = Literal["succeeded", "failed", "skipped", "cancelled"]
-RunStatus = Literal["succeeded", "failed", "interrupted"]
+Status = Literal["succeeded", "failed", "skipped", "cancelled", "waiting"]
+RunStatus = Literal["succeeded", "failed", "interrupted", "paused", "rejected"]
 Channel = Literal["answer", "stdout", "stderr"]
 
-EXIT_CODES: Mapping[str, int] = MappingProxyType({"succeeded": 0, "failed": 1, "interrupted": 130})
+EXIT_CODES: Mapping[str, int] = MappingProxyType(
+    {"succeeded": 0, "failed": 1, "paused": 3, "rejected": 4, "interrupted": 130}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a prompt stage asks; `model` None leaves the choice to the settings."""
+    """What a prompt stage asks; `model` None leaves the choice to the settings.
+
+    `ladder` are the models to go up to when the `attempts` (answers) of the one before are used up.
+    """
 
     messages: tuple[LLMMessage, ...]
     model: Named | None = None
+    ladder: tuple[str, ...] = ()
+    attempts: int = 2
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -47,33 +55,82 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """What a python stage calls: `target` is module:function, found from the folder `cwd` on."""
+
+    target: str
+    arguments: Mapping[str, Any]
+    cwd: Path
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The result of a group or of another pipeline, of which only the checks are left to do."""
+
+    kind: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a result must look like: text or JSON, the latter perhaps held to a schema."""
+    """What a result must look like: text, JSON (perhaps held to a schema) or whole files."""
 
     json: bool = False
     schema: Mapping[str, Any] | None = None
+    files: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What must hold for a result: the checks, and the names that they may use.
+
+    `key` stands for all of it in a fingerprint: two contracts with the same key accept the same results.
+    """
+
+    checks: tuple[Check, ...] = ()
+    names: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    key: str = ""
+    cwd: Path = Path()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One stage, ready to be carried out: every template is rendered. `path` names it in the run."""
+    """One stage, ready to be carried out: every template is rendered. `path` names it in the run.
+
+    `reads` are the files it depends on, with their hashes; `writes` are globs. `undo` is where the old contents of
+    files are kept until the result is accepted. `cache` None leaves it to the kind.
+    """
 
     path: str
     stage: str
-    work: Question | Execution
+    work: Question | Execution | Invocation | Judgement
     shape: Shape = Shape()
+    contract: Contract = Contract()
+    reads: Mapping[str, str] = field(default_factory=dict)
+    writes: tuple[str, ...] = ()
+    retries: int | None = None
     timeout_s: float | None = None
     save: Path | None = None
+    undo: Path | None = None
+    cache: bool | None = None
     streamed: bool = False
 
     @property
     def kind(self) -> str:
-        return "prompt" if isinstance(self.work, Question) else "run"
+        if isinstance(self.work, Judgement):
+            return self.work.kind
+        return {Question: "prompt", Execution: "run", Invocation: "python"}[type(self.work)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One request to a model: who was asked, why this one (`cause`, `source`), and what came of it."""
+    """One request to a model: who was asked, why this one (`cause`, `source`), and what came of it.
+
+    `event` says why it was made: first, retry, fallback, again (the answer before was rejected), escalation,
+    check (a model is asked whether a result is accepted).
+    """
 
     event: str
     name: str
@@ -151,7 +208,8 @@ class Outcome:
     `error` is there exactly when it failed, `reason` when it never ran; a failed run stage keeps its
     `output`. `rejected` is the last answer that was not accepted, or what had arrived of a broken one.
     `warnings` did not stop anything. `resumed` says that an earlier session of the run has done it, `cached_from`
-    which other run; `saved_usd` is what that has saved, None if unknown.
+    which other run; `saved_usd` is what that has saved, None if unknown. `written` are the files it has written with
+    their hashes (None: deleted), `iterations` the rounds of `repeat` or the items of `foreach`.
     """
 
     path: str
@@ -165,6 +223,8 @@ class Outcome:
     stderr: str | None = None
     rejected: str | None = None
     saved: str | None = None
+    written: Mapping[str, str | None] = field(default_factory=dict)
+    iterations: int | None = None
     seconds: float = 0.0
     attempts: tuple[Attempt, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -198,6 +258,8 @@ class Outcome:
             "stderr": self.stderr,
             "rejected": self.rejected,
             "saved": self.saved,
+            "written": dict(self.written),
+            "iterations": self.iterations,
             "seconds": round(self.seconds, 3),
             "warnings": list(self.warnings),
             "resumed": self.resumed,

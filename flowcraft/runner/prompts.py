@@ -1,100 +1,130 @@
-"""The prompt stage: ask a model, judge its answer, send it back with the reasons, give up in time.
+"""The prompt stage: ask a model, judge its answer, send it back with the reasons, go up a rung, give up in time.
 
-Technical trouble is retried below, in the llm floor, and nowhere else; here only a wrong answer counts.
-`Books` collects what was sent and what it has cost.
+Technical trouble is retried below, in the llm floor, and nowhere else; here only a wrong answer counts, or a model
+that is down where the stage names another. `Books` collects what was sent and what it has cost.
 """
 
 import json
-import threading
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from flowcraft.core.errors import FlowcraftError, ProviderError, ReplyError
+from flowcraft.core.errors import AuthError, DeadlineError, ProviderError, RateLimitError, ReplyError, TransportError
 from flowcraft.core.scope import Scope
+from flowcraft.core.values import Origin
 from flowcraft.llm.base import LLMMessage, LLMResponse
-from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.integration import LLMIntegration
-from flowcraft.runner.accounts import Account
+from flowcraft.llm.routing import Named
 from flowcraft.runner.answers import Reading, reading
-from flowcraft.runner.outcome import (
-    AnswerRejected,
-    Attempt,
-    AttemptEnded,
-    Event,
-    Outcome,
-    Question,
-    Shape,
-    Task,
-    TextPiece,
-)
+from flowcraft.runner.books import Books
+from flowcraft.runner.checks import Judge
+from flowcraft.runner.files import INSTRUCTION, Changes, Transaction, changes_in, result_of
+from flowcraft.runner.outcome import Outcome, Question, Shape, Task
+from flowcraft.runner.workspace import Workspace
 
-ANSWERS = 2  # the language's default for `attempts`, the first answer included
 CUT_OFF = "it was cut off at the limit of tokens (finish_reason 'length'): be shorter, or raise params.max_tokens"
+MAX_REASON, MAX_REASONS = 4000, 20  # characters of a reason, and reasons, sent back to the model
 FILTERED = "the service held a part of the answer back (finish_reason 'content_filter')"
 
 
-class Books:
-    """Observes the calls of one stage: keeps its attempts, tells about each, and the `account` before all."""
+_DOWN = (AuthError, RateLimitError, TransportError, DeadlineError)
 
-    def __init__(self, path: str, emit: Callable[[Event], None], account: Account | None = None) -> None:
-        self.path = path
-        self.emit = emit
-        self.account = account
-        self.attempts: list[Attempt] = list(account.attempts) if account else []
-        self._open: dict[str, CallStarted] = {}
-        self._lock = threading.Lock()
-
-    def started(self, call: CallStarted) -> None:
-        if self.account:
-            self.account.started(call)
-        with self._lock:
-            self._open[call.id] = call
-
-    def finished(self, call: CallFinished) -> None:
-        with self._lock:
-            started = self._open.pop(call.id, None)
-            if started is None:  # it never left, or its end could not be written down and is told again
-                return
-            attempt = _attempt(started, call)
-            self.attempts.append(attempt)
-        if self.account:
-            self.account.finished(call, attempt)
-        self.emit(AttemptEnded(self.path, attempt))
-
-    def rejected(self, number: int, reasons: tuple[str, ...], *, last: bool) -> None:
-        """The answer was not accepted."""
-        if self.account:
-            self.account.rejected(reasons)
-        self.emit(AnswerRejected(self.path, number, reasons, last))
+log = logging.getLogger(__name__)
 
 
-def ask(task: Task, question: Question, llm: LLMIntegration, books: Books, scope: Scope) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """An answer with the value that was read from it, or with the reasons why it is not accepted."""
+
+    response: LLMResponse
+    value: Any = None
+    reasons: tuple[str, ...] = ()
+    written: Mapping[str, str | None] | None = None
+
+
+def ask(task: Task, question: Question, llm: LLMIntegration, books: Books, scope: Scope, judge: Judge) -> Outcome:
     """Carry out a prompt stage. Raises ProviderError, UsageError or Cancelled."""
-    messages, params = _opening(task, question, llm)
-    model = llm.choose(task.stage, question.model).model
     if books.account:
         scope.wait(books.account.wait_s)
-    call = {"model": question.model, "timeout": task.timeout_s, "scope": scope, "observer": books, **params}
+    rungs = [question.model, *(_rung(name, question) for name in question.ladder)]
+    judged: _Judged | None = None
+    for number, model in enumerate(rungs):
+        top = number == len(rungs) - 1
+        try:
+            judged = _climbed(replace(question, model=model), task, llm, books, scope, judge, judged, top)
+        except ProviderError as error:
+            if top or not _is_down(error):
+                raise
+            log.warning("%s: %s, going up to %s", task.path, error, question.ladder[number])
+        else:
+            if not judged.reasons:
+                return _accepted(task, judged)
+        books.event = "escalation"
+    assert judged
+    return _given_up(task, judged.response, judged.reasons, books.answers)
+
+
+def _rung(name: str, question: Question) -> Named:
+    return Named(name, "stage", question.model.origin if question.model else Origin("argument"))
+
+
+def _is_down(error: ProviderError) -> bool:
+    return error.retryable or isinstance(error, _DOWN) or (error.status or 0) >= 500
+
+
+def _climbed(  # noqa: PLR0913 - one rung needs all of the stage, and what the rung before has left
+    question: Question,
+    task: Task,
+    llm: LLMIntegration,
+    books: Books,
+    scope: Scope,
+    judge: Judge,
+    before: _Judged | None,
+    top: bool,
+) -> _Judged:
+    """The last answer on one rung: accepted, or with reasons when its attempts are used up."""
+    messages, params = _opening(task, question, llm)
+    if before:
+        messages += _sent_back(before.response.content, before.reasons, task)
+    limit = question.attempts if _has_contract(task) else 1
     number = 1
     while True:
-        response = books.account.recalled(model, messages, params) if books.account else None
-        response = response or _answer(task, llm, books, messages, call)
-        judged = _judged(response, task.shape)
+        response = books.answered(llm, task, question.model, messages, params, scope)
+        judged = _judged(response, task, judge)
         if not judged.reasons:
-            warnings = (f"the answer of '{task.path}': {CUT_OFF}",) if response.finish_reason == "length" else ()
-            return Outcome(path=task.path, kind="prompt", status="succeeded", output=judged.value, warnings=warnings)
-        last = number == ANSWERS or not task.shape.json
-        books.rejected(number, judged.reasons, last=last)
+            return judged
+        last = number == limit
+        books.rejected(judged.reasons, last=last and top)
         if last:
-            return _given_up(task, response, judged.reasons)
-        messages += _sent_back(response.content, judged.reasons, task.shape)
+            return judged
+        messages += _sent_back(response.content, judged.reasons, task)
+        books.event = "again"
         number += 1
+
+
+def _has_contract(task: Task) -> bool:
+    return task.shape.json or task.shape.files or bool(task.contract.checks)
+
+
+def _accepted(task: Task, judged: _Judged) -> Outcome:
+    cut = judged.response.finish_reason == "length"
+    return Outcome(
+        path=task.path,
+        kind="prompt",
+        status="succeeded",
+        output=judged.value,
+        written=judged.written or {},
+        warnings=(f"the answer of '{task.path}': {CUT_OFF}",) if cut else (),
+    )
 
 
 def _opening(task: Task, question: Question, llm: LLMIntegration) -> tuple[list[LLMMessage], dict[str, Any]]:
     """The first messages and the parameters; JSON is asked for in the way the chosen service understands best."""
     messages, params, shape = list(question.messages), dict(question.params), task.shape
+    if shape.files:
+        text = f"{messages[-1].content.rstrip()}\n\n{INSTRUCTION}{', '.join(task.writes)}"
+        messages[-1] = LLMMessage("user", text)
     if not shape.json:
         return messages, params
     service = llm.provider(llm.choose(task.stage, question.model).model)
@@ -107,20 +137,18 @@ def _opening(task: Task, question: Question, llm: LLMIntegration) -> tuple[list[
     return messages, params
 
 
-def _answer(
-    task: Task, llm: LLMIntegration, books: Books, messages: list[LLMMessage], call: Mapping[str, Any]
-) -> LLMResponse:
-    if not task.streamed:
-        return llm.chat_completion(messages, task.stage, **call)
-    with llm.stream_completion(messages, task.stage, **call) as pieces:
-        for piece in pieces:
-            books.emit(TextPiece(task.path, piece, "answer"))
-        return pieces.response
-
-
-def _judged(response: LLMResponse, shape: Shape) -> Reading:
+def _judged(response: LLMResponse, task: Task, judge: Judge) -> _Judged:
+    """Held to everything in turn, cheapest first; files are in the workspace only while commands look at them."""
     if response.finish_reason == "content_filter":
-        return Reading(reasons=(FILTERED,))
+        return _Judged(response, reasons=(FILTERED,))
+    if task.shape.files:
+        return _with_files(response, task, judge)
+    read = _read(response, task.shape)
+    reasons = read.reasons or judge.reasons(read.value)
+    return _Judged(response, read.value, reasons)
+
+
+def _read(response: LLMResponse, shape: Shape) -> Reading:
     if not shape.json:
         return Reading(response.content)
     if response.finish_reason == "length":
@@ -128,21 +156,48 @@ def _judged(response: LLMResponse, shape: Shape) -> Reading:
     return reading(response.content, shape.schema)
 
 
-def _sent_back(answer: str, reasons: tuple[str, ...], shape: Shape) -> list[LLMMessage]:
+def _with_files(response: LLMResponse, task: Task, judge: Judge) -> _Judged:
+    workspace = Workspace(task.contract.cwd)
+    found = changes_in(response.content, task.writes, workspace)
+    if response.finish_reason == "length":
+        found = Changes(reasons=(CUT_OFF,))
+    if found.reasons:
+        return _Judged(response, reasons=found.reasons)
+    value = result_of(found.changes, response.content)
+    assert task.undo
+    transaction = Transaction(workspace, task.undo)
+    written = transaction.apply(found.changes)
+    try:
+        reasons = judge.reasons(value)
+    except BaseException:
+        transaction.take_back()
+        raise
+    if reasons:
+        transaction.take_back()
+    return _Judged(response, value, reasons, written)
+
+
+def _sent_back(answer: str, reasons: tuple[str, ...], task: Task) -> list[LLMMessage]:
     """The next two messages: the answer, and what is wrong with it."""
-    listed = "\n".join(f"- {reason}" for reason in reasons)
-    text = f"Your answer was not accepted:\n{listed}\n\nAnswer again with one JSON value and nothing else."
+    listed = "\n".join(f"- {reason[:MAX_REASON]}" for reason in reasons[:MAX_REASONS])
+    text = f"Your answer was not accepted:\n{listed}\n\n"
+    if task.shape.files:
+        text += "Answer again with all files that you change, whole, in the form that was asked for."
+    elif task.shape.json:
+        text += f"Answer again with one JSON value and nothing else.{_schema_text(task.shape)}"
+    else:
+        text += "Answer again, whole."
     # Services refuse a message without text.
-    return [LLMMessage("assistant", answer.strip() or "(nothing)"), LLMMessage("user", text + _schema_text(shape))]
+    return [LLMMessage("assistant", answer.strip() or "(nothing)"), LLMMessage("user", text)]
 
 
-def _given_up(task: Task, response: LLMResponse, reasons: tuple[str, ...]) -> Outcome:
+def _given_up(task: Task, response: LLMResponse, reasons: tuple[str, ...], answers: int) -> Outcome:
     said = "; ".join(reasons)
     error = ReplyError(
-        f"{ANSWERS} answers were not accepted, the last because: {said}" if task.shape.json else said,
+        f"{answers} answers were not accepted, the last because: {said}" if _has_contract(task) else said,
         provider=response.provider,
         model=response.model,
-        hint="read the rejected answer in the record; try `model: expensive` or a simpler schema",
+        hint="read the rejected answer in the record; try `model: [cheap, expensive]` or a simpler contract",
     )
     return Outcome(
         path=task.path,
@@ -172,27 +227,3 @@ def _strict(schema: Any) -> bool:
         if not closed or set(schema.get("required", ())) != set(properties or ()):
             return False
     return all(_strict(value) for value in schema.values())
-
-
-def _attempt(started: CallStarted, finished: CallFinished) -> Attempt:
-    choice, response, error = started.choice, finished.response, finished.error
-    return Attempt(
-        event=started.event,
-        name=choice.model.name,
-        model=response.model if response else choice.model.model,
-        provider=choice.model.provider,
-        tier=choice.tier,
-        cause=choice.cause,
-        source=str(choice.origin),
-        seconds=finished.seconds,
-        usage=response.usage if response else None,
-        cost=response.cost if response else _cost_of_failure(error),
-        finish_reason=response.finish_reason if response else None,
-        error=str(error) if error else None,
-    )
-
-
-def _cost_of_failure(error: FlowcraftError | None) -> Decimal | None:
-    # What was refused by its status, or never left, is not billed; anything else may have been.
-    refused = isinstance(error, ProviderError) and (not error.sent or error.status is not None)
-    return Decimal(0) if refused else None

@@ -149,10 +149,10 @@ class Records:
         )
         return [_call(row) for row in rows]
 
-    def attempts(self, run: int, paths: set[str]) -> dict[str, list[CallRow]]:
-        """The calls of those stages; nothing is read of the others."""
+    def attempts(self, run: int, done: set[str]) -> dict[str, list[CallRow]]:
+        """The calls of the stages that are not `done`; nothing is read of the others."""
         open_paths = self._database.rows("SELECT DISTINCT path FROM calls WHERE run = ?", (run,))
-        wanted = [row["path"] for row in open_paths if row["path"] in paths]
+        wanted = [row["path"] for row in open_paths if row["path"] not in done]
         return {path: self.calls(run, path) for path in wanted}
 
     def spent(self, run: int) -> dict[str, Decimal]:

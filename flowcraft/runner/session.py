@@ -4,6 +4,7 @@ The coordinator asks here before it starts a task, and tells here how it ended. 
 has ended in this run (`resume`), the same question was answered in another run (cache), the user said so (`--from`).
 """
 
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -21,9 +22,10 @@ from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.runner.accounts import Account
 from flowcraft.runner.budget import Budget, limits
-from flowcraft.runner.fingerprint import Fingerprint, fingerprint
+from flowcraft.runner.fingerprint import Fingerprint, digest, fingerprint
 from flowcraft.runner.ledger import FOLDER, Ledger, NewRun, file_hash
 from flowcraft.runner.leftovers import end_programs
+from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Outcome, RunRecord, Task
 from flowcraft.runner.records import CallRow, Records, StageRow
 from flowcraft.runner.runlock import RunLock
@@ -68,6 +70,7 @@ class Session:
         self._earlier: Mapping[str, list[CallRow]] = {}
         self._prints: dict[str, Fingerprint] = {}
         self._choices: dict[str, Choice | None] = {}
+        self._cacheable: dict[str, bool] = {}
         self._why: dict[str, Mapping[str, Any]] = {}
 
     @property
@@ -95,7 +98,7 @@ class Session:
             file = str(self._pipeline.file.resolve())
             before = row.options.get("budget", {}) if row else {}
             given = {**before, **{unit: str(value) for unit, value in durable.budget.items()}}
-            limit = {**limits(settings.llm.budget), **limits(given)}
+            limit = {**limits(settings.llm.budget), **limits(self._pipeline.budget), **limits(given)}
             options = {**durable.options, "budget": given}
             if row:
                 self._go_on(row.number, options)
@@ -137,8 +140,9 @@ class Session:
         """The result of this task if it is known, because nothing that it depends on has changed."""
         mark = fingerprint(task, choice, self._root)
         self._choices[task.path] = choice
+        self._cacheable[task.path] = _cacheable(task, choice)
         self._prints[task.path] = mark
-        if self._asked_anew(task.stage):
+        if self._asked_anew(task.stage, task.path):
             self._decided(task.path, "ran", reason="it was asked for anew")
             return None
         before = self._before.get(task.path)
@@ -146,7 +150,7 @@ class Session:
             return replace(before.outcome, resumed=True)
         if before is not None:
             self._decided(task.path, "ran", reason=_again(before, mark))
-        found = self._records.reusable(mark.whole) if choice and choice.model.provider not in ACTING else None
+        found = self._records.reusable(mark.whole) if _cacheable(task, choice) else None
         if found is None:
             return None
         return self._cached(task.path, *found)
@@ -156,15 +160,27 @@ class Session:
         reason = self._why.get(path, {}).get("reason")
         return str(reason) if reason and self.resumed else None
 
-    def account(self, task: Task) -> Account:
-        """What keeps the books of one task."""
+    def gate(self, path: str, text: str) -> Outcome | None:
+        """What a person has decided in an earlier session, if the question was the same."""
+        mark = self._prints[path] = Fingerprint(digest(text), {"approve": digest(text)})
+        before = self._before.get(path)
+        if before and before.outcome and before.status == "succeeded" and before.fingerprint == mark.whole:
+            return replace(before.outcome, resumed=True)
+        return None
+
+    def succeeded(self) -> set[str]:
+        """The paths that earlier sessions have brought to their end."""
+        return {path for path, row in self._before.items() if row.status == "succeeded"}
+
+    def account(self, task: Task, budget: Budgets | None = None) -> Account:
+        """What keeps the books of one task; `budget` holds that of the run and more."""
         return Account(
             self._run,
             self._number,
             task.path,
             run_id=self.run_id,
             ledger=self.ledger,
-            budget=self.budget,
+            budget=budget or self.budget,
             earlier=self._earlier.get(task.path, ()),
         )
 
@@ -186,13 +202,15 @@ class Session:
             outcome,
             self._prints.get(outcome.path),
             self._why.get(outcome.path, {"decision": "ran"}),
-            reusable=self._durable.shared and _reusable(outcome, self._choices.get(outcome.path)),
-            at_once=outcome.kind == "run" and outcome.status != "skipped",
+            reusable=self._durable.shared
+            and self._cacheable.get(outcome.path, False)
+            and _reusable(outcome, self._choices.get(outcome.path)),
+            at_once=outcome.kind in ("run", "python", "approve") and outcome.status != "skipped",
         )
 
     def finish(self, record: RunRecord) -> None:
         """Write how the run has ended."""
-        self.ledger.end(self._run, record)
+        self.ledger.end(self._run, replace(record, status="failed") if record.status == "rejected" else record)
 
     def _go_on(self, number: int, options: Mapping[str, Any]) -> None:
         self._run = number
@@ -200,8 +218,7 @@ class Session:
         shutil.rmtree(self.folder / "spilled", ignore_errors=True)
         self._before = self._records.stages(number)
         done = {path for path, row in self._before.items() if row.status == "succeeded"}
-        paths = {stage.id for stage in self._pipeline.stages}
-        self._earlier = self._records.attempts(number, paths - done if not self._durable.fresh else paths)
+        self._earlier = self._records.attempts(number, set() if self._durable.fresh else done)
         self._number = self.ledger.begin_again(number, options, file_hash(self._pipeline.file))
 
     def _take_over(self, file: str) -> None:
@@ -232,8 +249,10 @@ class Session:
     def _decided(self, path: str, decision: str, **facts: Any) -> None:
         self._why[path] = {"decision": decision, **facts}
 
-    def _asked_anew(self, stage: str) -> bool:
-        return "*" in self._durable.fresh or stage in self._durable.fresh or self.selection.anew(stage)
+    def _asked_anew(self, stage: str, path: str) -> bool:
+        top = re.split(r"[\[/]", path, maxsplit=1)[0]
+        named = {"*", stage, top}
+        return not named.isdisjoint(self._durable.fresh) or self.selection.anew(top)
 
 
 @contextmanager
@@ -273,8 +292,19 @@ def _again(before: StageRow, mark: Fingerprint) -> str:
     return {"failed": "it had failed", "skipped": "it had not run"}.get(before.status, "it had not come to its end")
 
 
+def _cacheable(task: Task, choice: Choice | None) -> bool:
+    """Whether other runs may take the result: what it depends on must be known."""
+    if choice is None:
+        return task.cache is True and bool(task.reads) and bool(task.writes)
+    commands = any(check.run for check in task.contract.checks)  # they look at files that nobody has named
+    allowed = not commands if task.cache is None else task.cache
+    return allowed and choice.model.provider not in ACTING
+
+
 def _reusable(outcome: Outcome, choice: Choice | None) -> bool:
-    """Whether other runs may take the result: accepted, of the chosen model itself, and not of an agent."""
-    if choice is None or not outcome.ok or outcome.cached_from or choice.model.provider in ACTING:
+    """Whether it was accepted, is nobody else's, and comes from a model that the stage names itself."""
+    if not outcome.ok or outcome.cached_from:
         return False
-    return all(attempt.name == choice.model.name for attempt in outcome.attempts[-1:])
+    answers = [attempt for attempt in outcome.attempts if attempt.event != "check"]
+    climbed = any(attempt.event == "escalation" for attempt in answers)
+    return choice is None or climbed or all(attempt.name == choice.model.name for attempt in answers[-1:])

@@ -4,36 +4,60 @@ A worker knows its task and nothing else of the run. What goes wrong in a known 
 any other exception is a bug of ours and crosses to the caller.
 """
 
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from flowcraft.core.errors import Cancelled, FlowcraftError
+from flowcraft.core.errors import Cancelled, FlowcraftError, StageError
 from flowcraft.core.scope import Scope
 from flowcraft.llm.integration import LLMIntegration
-from flowcraft.runner.accounts import Account
+from flowcraft.pipeline.globs import is_plain
+from flowcraft.runner.books import Account, Books
+from flowcraft.runner.checks import Judge
 from flowcraft.runner.commands import execute_command
+from flowcraft.runner.files import changed, hashes_of
+from flowcraft.runner.functions import execute_function
 from flowcraft.runner.leftovers import RUN_VARIABLE
-from flowcraft.runner.outcome import Event, Execution, Outcome, Question, Task
-from flowcraft.runner.prompts import Books, ask
+from flowcraft.runner.outcome import Event, Execution, Invocation, Judgement, Outcome, Question, Task
+from flowcraft.runner.prompts import ask
+from flowcraft.runner.workspace import Workspace
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0  # before a command is tried again; as between the tries of a call
 
 Emit = Callable[[Event], None]
 
 
-def _prompt(task: Task, llm: LLMIntegration, books: Books, scope: Scope) -> Outcome:
+def _prompt(task: Task, llm: LLMIntegration, books: Books, scope: Scope, judge: Judge) -> Outcome:
     assert isinstance(task.work, Question)
-    return ask(task, task.work, llm, books, scope)
+    return ask(task, task.work, llm, books, scope, judge)
 
 
-def _run(task: Task, llm: LLMIntegration, books: Books, scope: Scope) -> Outcome:
-    assert isinstance(task.work, Execution)
-    work = task.work
-    if books.account:
-        work = replace(work, env={RUN_VARIABLE: books.account.run_id, **work.env})
-    return execute_command(task, work, books.emit, scope)
+def _run(task: Task, llm: LLMIntegration, books: Books, scope: Scope, judge: Judge) -> Outcome:
+    def once() -> Outcome:
+        assert isinstance(task.work, Execution)
+        return execute_command(task, replace(task.work, env={**judge.env, **task.work.env}), books.emit, scope)
+
+    return _worked(task, once, scope, judge)
 
 
-KINDS: dict[type, Callable[[Task, LLMIntegration, Books, Scope], Outcome]] = {Question: _prompt, Execution: _run}
+def _python(task: Task, llm: LLMIntegration, books: Books, scope: Scope, judge: Judge) -> Outcome:
+    def once() -> Outcome:
+        assert isinstance(task.work, Invocation)
+        return execute_function(task, task.work, books.emit, scope, dict(judge.env))
+
+    return _worked(task, once, scope, judge)
+
+
+def _judge(task: Task, llm: LLMIntegration, books: Books, scope: Scope, judge: Judge) -> Outcome:
+    assert isinstance(task.work, Judgement)
+    value = task.work.value
+    return _held(Outcome(path=task.path, kind=task.kind, status="succeeded", output=value), judge)
+
+
+Kind = Callable[[Task, LLMIntegration, Books, Scope, Judge], Outcome]
+
+KINDS: dict[type, Kind] = {Question: _prompt, Execution: _run, Invocation: _python, Judgement: _judge}
 
 
 def execute(task: Task, llm: LLMIntegration, emit: Emit, scope: Scope, account: Account | None = None) -> Outcome:
@@ -42,10 +66,12 @@ def execute(task: Task, llm: LLMIntegration, emit: Emit, scope: Scope, account: 
     `account` keeps the books of a run that can be resumed.
     """
     books = Books(task.path, emit, account)
+    env: Mapping[str, str] = {RUN_VARIABLE: account.run_id} if account and account.run_id else {}
+    judge = Judge(task, lambda messages, model: books.verdict(llm, task, model, messages, scope), emit, scope, env)
     started_s = time.monotonic()
     try:
         scope.check()
-        outcome = KINDS[type(task.work)](task, llm, books, scope)
+        outcome = KINDS[type(task.work)](task, llm, books, scope, judge)
     except Cancelled:
         outcome = cancelled(task)
     except FlowcraftError as error:
@@ -63,3 +89,28 @@ def failed(path: str, kind: str, error: FlowcraftError) -> Outcome:
 def cancelled(task: Task) -> Outcome:
     """The outcome of a task that was stopped from outside."""
     return Outcome(path=task.path, kind=task.kind, status="cancelled", reason="the run was interrupted")
+
+
+def _worked(task: Task, once: Callable[[], Outcome], scope: Scope, judge: Judge) -> Outcome:
+    """A command or function, tried again as often as the stage says, then held to its contract."""
+    workspace = Workspace(task.contract.cwd) if task.writes else None
+    before = hashes_of(workspace, task.writes) if workspace else {}
+    for number in range(1 + (task.retries or 0)):
+        if number:
+            scope.wait(random.random() * min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (number - 1)))
+        outcome = once()
+        if outcome.ok:
+            break
+    if workspace:
+        outcome = replace(outcome, written=changed(before, hashes_of(workspace, task.writes)))
+        missing = [path for path in task.writes if is_plain(path) and not (workspace.root / path).exists()]
+        if outcome.ok and missing:
+            raise StageError(f"'{task.path}' has not written {missing[0]}", hint="it stands under `writes`")
+    return _held(outcome, judge) if outcome.ok else outcome
+
+
+def _held(outcome: Outcome, judge: Judge) -> Outcome:
+    reasons = judge.reasons(outcome.output)
+    if not reasons:
+        return outcome
+    return replace(outcome, status="failed", error=f"its result was not accepted: {'; '.join(reasons)}")

@@ -1,63 +1,129 @@
 """A stage becomes a task: its templates are rendered, once, when it starts; by the coordinator, never a worker."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import EllipsisType
+from typing import Any
 
 from flowcraft.core.errors import ExpressionError, StageError
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.routing import Named
-from flowcraft.pipeline.model import Command, Pipeline, Prompt, Stage
+from flowcraft.pipeline.data import field_of, is_defined, kind_of
+from flowcraft.pipeline.expr import Expression, Template
+from flowcraft.pipeline.model import Approval, Check, Command, Each, Function, Pipeline, Prompt, Stage
+from flowcraft.pipeline.references import Reference
+from flowcraft.runner.checks import key_of
 from flowcraft.runner.choices import named_by_stage, stage_model
 from flowcraft.runner.commands import private_file
+from flowcraft.runner.files import hashes_of
 from flowcraft.runner.names import Names
-from flowcraft.runner.outcome import Execution, Question, Shape, Task
+from flowcraft.runner.outcome import Contract, Execution, Invocation, Judgement, Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
+_FENCES = re.compile(r"`{3,}")
 SHOWN_CHARACTERS = 80  # of a template that failed
 
 
 class Renderer:
-    """Renders the stages of one run; values too large for an environment go to files in `spilled`."""
+    """Renders the stages of one pipeline; values too large for an environment go to files in `spilled`."""
 
     def __init__(
-        self, pipeline: Pipeline, names: Names, workspace: Workspace, spilled: Path, *, secrets: tuple[str, ...] = ()
+        self,
+        pipeline: Pipeline,
+        workspace: Workspace,
+        spilled: Path,
+        *,
+        secrets: tuple[str, ...] = (),
+        numbers: Iterator[int] | None = None,
     ) -> None:
+        self.workspace = workspace
         self._pipeline = pipeline
-        self._names = names
-        self._workspace = workspace
         self._spilled = spilled
         self._secrets = secrets
-        self._files = 0
+        self._numbers = numbers or count(1)
 
-    def wanted(self, stage: Stage) -> bool:
+    def used(self, pipeline: Pipeline, secrets: tuple[str, ...]) -> "Renderer":
+        """The renderer for a pipeline that this one uses."""
+        both = (*self._secrets, *secrets)
+        return Renderer(pipeline, self.workspace, self._spilled, secrets=both, numbers=self._numbers)
+
+    def wanted(self, stage: Stage, names: Names) -> bool:
         """Whether the stage's `if` holds. Raises StageError."""
         with self.placed(stage.line):
-            return stage.condition is None or stage.condition.condition(self._names.public, self._workspace)
+            return stage.condition is None or stage.condition.condition(names.public, self.workspace)
 
-    def task(self, stage: Stage, models: Mapping[str, str], *, streamed: bool) -> Task:
+    def done(self, stage: Stage, names: Names, output: Any) -> bool:
+        """Whether the stage's `until` holds. Raises StageError."""
+        assert stage.repeat
+        with self.placed(stage.line):
+            return stage.repeat.until.condition({**names.public, "output": output}, self.workspace)
+
+    def items(self, stage: Stage, each: Each, names: Names) -> list[Any]:
+        """What the stage runs over. Raises StageError."""
+        with self.placed(stage.line):
+            if isinstance(each.items, Expression):
+                found = each.items.value(names.public, self.workspace)
+            else:
+                found = self._filled(each.items, names)
+        if not isinstance(found, list):
+            raise StageError(f"'foreach' of '{stage.id}' goes over a list, and this is {kind_of(found)}")
+        if len(found) > each.most:
+            hint = f"narrow it down, or allow more: foreach: {{in: ..., max: {len(found)}}}"
+            raise StageError(f"FC302: '{stage.id}' has {len(found)} items, at most {each.most} are allowed", hint=hint)
+        return found
+
+    def arguments(self, stage: Stage, given: Mapping[str, Any], names: Names) -> dict[str, Any]:
+        """The values under `with`. Raises StageError."""
+        with self.placed(stage.line):
+            return {name: self._filled(value, names) for name, value in given.items()}
+
+    def approval(self, stage: Stage, approval: Approval, names: Names) -> str:
+        """What a person is asked. Raises StageError."""
+        with self.placed(stage.line):
+            return approval.text.text(names.public, self.workspace)
+
+    def task(
+        self, stage: Stage, path: str, names: Names, models: Mapping[str, str], *, streamed: bool, undo: Path
+    ) -> Task:
         """The stage with every template rendered. Raises StageError, or UsageError for a path."""
         output = stage.output
         with self.placed(stage.line):
-            work = self._question(stage, stage.work, models) if isinstance(stage.work, Prompt) else None
-            save = output.save.text(self._names.public, self._workspace) if output.save else None
+            reads = hashes_of(self.workspace, stage.reads) if stage.reads else {}
+            save = output.save.text(names.public, self.workspace) if output.save else None
             return Task(
-                path=stage.id,
+                path=path,
                 stage=stage.id,
-                work=work or self._execution(stage.work),  # type: ignore[arg-type]  # not a Prompt, so a Command
-                shape=Shape(json=output.format == "json" or output.schema is not None, schema=output.schema),
+                work=self._work(stage, names, models, list(reads)),
+                shape=Shape(
+                    json=output.format == "json" or output.schema is not None,
+                    schema=output.schema,
+                    files=output.format == "files",
+                ),
+                contract=self._contract(stage, names),
+                reads=reads,
+                writes=stage.writes,
+                retries=stage.retries,
                 timeout_s=stage.timeout_s,
-                save=None if save is None else self._workspace.target(save),
+                save=None if save is None else self.workspace.target(save),
+                undo=undo,
+                cache=stage.cache,
                 streamed=streamed,
             )
 
-    def outputs(self) -> dict[str, object]:
+    def judgement(self, stage: Stage, path: str, names: Names, value: Any) -> Task:
+        """The checks of a group or a used pipeline, for its result."""
+        work = Judgement(kind=stage.kind, value=value)
+        return Task(path=path, stage=stage.id, work=work, contract=self._contract(stage, names))
+
+    def outputs(self, names: Names) -> dict[str, object]:
         """The outputs of the pipeline. Raises StageError."""
         made: dict[str, object] = {}
         for name, template in self._pipeline.outputs.items():
             with self.placed(0, f"output '{name}': "):
-                made[name] = template.render(self._names.public, self._workspace)
+                made[name] = template.render(names.public, self.workspace)
         return made
 
     @contextmanager
@@ -70,42 +136,112 @@ class Renderer:
             shown = _excerpt(error.expression, error.offset)
             raise StageError(f"{place}: {what}{error.message}, in: {shown}", hint=error.hint) from error
 
-    def _question(self, stage: Stage, prompt: Prompt, models: Mapping[str, str]) -> Question:
-        names, files = self._names.public, self._workspace
-        text = prompt.text.text(names, files)
+    def _work(
+        self, stage: Stage, names: Names, models: Mapping[str, str], reads: Sequence[str]
+    ) -> Question | Execution | Invocation:
+        if isinstance(stage.work, Prompt):
+            return self._question(stage, stage.work, names, models, reads)
+        if isinstance(stage.work, Function):
+            arguments = self._filled(stage.work.arguments, names)
+            return Invocation(
+                target=stage.work.target, arguments=arguments, cwd=self.workspace.root, secrets=self._secrets
+            )
+        assert isinstance(stage.work, Command)
+        return self._execution(stage.work, names)
+
+    def _question(
+        self, stage: Stage, prompt: Prompt, names: Names, models: Mapping[str, str], reads: Sequence[str]
+    ) -> Question:
+        text = prompt.text.text(names.public, self.workspace)
         if not text.strip():
             raise StageError(f"the prompt of '{stage.id}' is empty", hint="look at the values it is made of")
-        system = prompt.system.text(names, files) if prompt.system else ""
+        system = prompt.system.text(names.public, self.workspace) if prompt.system else ""
         opening = (LLMMessage("system", system),) if system.strip() else ()
+        ladder = () if stage.id in models else tuple(self._model(stage, one, names) for one in prompt.models[1:])
         return Question(
-            messages=(*opening, LLMMessage("user", text)), model=self._model(stage, models), params=prompt.params
+            messages=(*opening, LLMMessage("user", text + attached(self.workspace, reads))),
+            model=self._named(stage, names, models),
+            ladder=ladder,
+            attempts=prompt.attempts,
+            params=prompt.params,
         )
 
-    def _model(self, stage: Stage, models: Mapping[str, str]) -> Named | None:
+    def _named(self, stage: Stage, names: Names, models: Mapping[str, str]) -> Named | None:
         named = stage_model(self._pipeline, stage, models)
         if not isinstance(named, EllipsisType):
             return named
         assert isinstance(stage.work, Prompt)
         assert stage.work.model
-        name = stage.work.model.text(self._names.public, self._workspace).strip()
+        return named_by_stage(self._pipeline, stage, self._model(stage, stage.work.model, names))
+
+    def _model(self, stage: Stage, template: Template, names: Names) -> str:
+        name = template.text(names.public, self.workspace).strip()
         if not name:
             raise StageError(f"the model of '{stage.id}' is empty", hint="give a fallback: | default('cheap')")
-        return named_by_stage(self._pipeline, stage, name)
+        return name
 
-    def _execution(self, command: Command) -> Execution:
-        names, files = self._names.public, self._workspace
-        env = {name: value.text(self._names.private, files) for name, value in command.env.items()}
-        cwd = files.folder(command.cwd.text(names, files)) if command.cwd else files.root
+    def _execution(self, command: Command, names: Names) -> Execution:
+        public, files = names.public, self.workspace
+        env = {name: value.text(names.private, files) for name, value in command.env.items()}
+        cwd = files.folder(command.cwd.text(public, files)) if command.cwd else files.root
         script = None
         if command.script is not None:
-            script, values = command.script.render(names, files, spill=self._spill)
+            script, values = command.script.render(public, files, spill=self._spill)
             env |= values
-        argv = tuple(word.text(names, files) for word in command.argv)
+        argv = tuple(word.text(public, files) for word in command.argv)
         return Execution(cwd=cwd, script=script, argv=argv, env=env, secrets=self._secrets)
 
+    def _contract(self, stage: Stage, names: Names) -> Contract:
+        root = self.workspace.root
+        if not stage.checks:
+            return Contract(cwd=root, secrets=self._secrets)
+        seen = {reference.path for check in stage.checks for reference in _references(check)}
+        known = names.public["stages"]
+        # A worker gets a copy of what it may name: the coordinator goes on adding to the original.
+        stages = {
+            str(path[1]): known[path[1]] for path in seen if path[0] == "stages" and path[1:2] and path[1] in known
+        }
+        own = {**names.public, "stages": stages}
+        values = {".".join(map(str, path)): _value(own, path) for path in sorted(seen, key=str) if path[0] != "output"}
+        key = key_of(stage.checks, values)
+        return Contract(checks=stage.checks, names=own, key=key, cwd=root, secrets=self._secrets)
+
+    def _filled(self, value: Any, names: Names) -> Any:
+        if isinstance(value, Template):
+            return value.render(names.public, self.workspace)
+        if isinstance(value, Mapping):
+            return {name: self._filled(inner, names) for name, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._filled(inner, names) for inner in value]
+        return value
+
     def _spill(self, name: str, text: str) -> str:
-        self._files += 1
-        return private_file(self._spilled / f"{self._files}-{name}", text)
+        return private_file(self._spilled / f"{next(self._numbers)}-{name}", text)
+
+
+def attached(workspace: Workspace, paths: Sequence[str]) -> str:
+    """The files as they follow a prompt, each under its path in a fence that it does not contain itself."""
+    parts = []
+    for path in paths:
+        text = workspace.read(path)
+        longest = max((len(run) for run in _FENCES.findall(text)), default=2)
+        fence = "`" * max(3, longest + 1)
+        parts.append(f"\n\n{path}\n{fence}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}")
+    return "".join(parts)
+
+
+def _references(check: Check) -> Iterator[Reference]:
+    command = check.run or Command()
+    parts = (check.that, check.ask, check.model, check.say, command.script, *command.argv)
+    for part in parts:
+        if part is not None:
+            yield from part.references
+
+
+def _value(names: Any, path: Sequence[str | int]) -> Any:
+    for part in path:
+        names = field_of(names, part)
+    return names if is_defined(names) else None
 
 
 def _excerpt(text: str, offset: int) -> str:

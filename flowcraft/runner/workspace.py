@@ -57,10 +57,14 @@ class Workspace:
 
     def write(self, place: Path, text: str) -> str:
         """Put `text` into the file `place` (one that `target` has given), at once or not at all."""
+        return self.write_bytes(place, text.encode("utf-8", "replace"))
+
+    def write_bytes(self, place: Path, data: bytes) -> str:
+        """Put `data` into the file `place`, at once or not at all."""
         relative = place.relative_to(self.root)
         try:
             with self._open_folder(relative.parent) as folder:
-                _replace(folder, place.name, text.encode("utf-8", "replace"), self._tag)
+                _replace(folder, place.name, data, self._tag)
         except OSError as error:
             reason = error.strerror or str(error)
             raise StageError(

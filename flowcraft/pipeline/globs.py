@@ -1,0 +1,92 @@
+"""Globs as patterns of paths: whether a path fits one, and whether one path could fit two of them."""
+
+import re
+from functools import lru_cache
+
+_SPECIAL = re.compile(r"[*?\[]")
+
+
+def matches(glob: str, path: str) -> bool:
+    """Whether the path (relative, with slashes) fits; `**` stands for any folders, `src/**` for all below src."""
+    return _pattern(glob).fullmatch(path) is not None
+
+
+def is_plain(glob: str) -> bool:
+    """Whether it names one path."""
+    return _SPECIAL.search(glob) is None
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether a path could fit both; in doubt yes."""
+    return _meet(tuple(_parts(one)), tuple(_parts(other)))
+
+
+def _parts(glob: str) -> list[str]:
+    found = [part for part in glob.split("/") if part not in ("", ".")]
+    return [*found, "*"] if found and found[-1] == "**" else found
+
+
+@lru_cache(maxsize=4096)
+def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    if not one or not other:
+        return all(part == "**" for part in (*one, *other))
+    if one[0] == "**":
+        return _meet(one[1:], other) or _meet(one, other[1:])
+    if other[0] == "**":
+        return _meet(other, one)
+    return _fit(one[0], other[0]) and _meet(one[1:], other[1:])
+
+
+def _fit(one: str, other: str) -> bool:
+    if is_plain(one) and is_plain(other):
+        return one == other
+    if is_plain(other):
+        return _segment(one).fullmatch(other) is not None
+    if is_plain(one):
+        return _segment(other).fullmatch(one) is not None
+    starts = [_SPECIAL.split(part, maxsplit=1)[0] for part in (one, other)]
+    ends = [re.split(r"[*?\]]", part)[-1] for part in (one, other)]
+    begin = starts[0].startswith(starts[1]) or starts[1].startswith(starts[0])
+    return begin and (ends[0].endswith(ends[1]) or ends[1].endswith(ends[0]))
+
+
+@lru_cache(maxsize=1024)
+def _segment(part: str) -> re.Pattern[str]:
+    return re.compile(_text(part))
+
+
+@lru_cache(maxsize=1024)
+def _pattern(glob: str) -> re.Pattern[str]:
+    pieces = []
+    parts = _parts(glob)
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        pieces.append("(?:[^/]+/)*" if part == "**" else _text(part) + ("" if last else "/"))
+    return re.compile("".join(pieces))
+
+
+def _text(part: str) -> str:
+    """One part of a path as a regular expression; adjacent stars are one, so that none runs away."""
+    out, at = [], 0
+    part = re.sub(r"\*+", "*", part)
+    while at < len(part):
+        char = part[at]
+        end = part.find("]", at + 2) if char == "[" else -1
+        if end > 0:
+            out.append(_class(part[at + 1 : end]))
+            at = end
+        else:
+            out.append({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)))
+        at += 1
+    return "".join(out)
+
+
+def _class(inner: str) -> str:
+    """A class of characters, as far as it is one."""
+    escaped = inner.removeprefix("!").replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
+    made = f"[^/{escaped}]" if inner.startswith("!") else f"[{escaped}]"
+    try:
+        re.compile(made)
+    except re.error:  # a range backwards: it fits nothing
+        return r"(?!)"
+    return made

@@ -1,0 +1,298 @@
+"""The coordinator of one run: starts what can start, takes in what comes back, notes how everything has ended.
+
+It alone knows the whole run and takes no locks, because nobody else has a reference to it. Workers hand pieces of text
+and outcomes over one queue. Groups, loops and used pipelines are lists of stages of their own (`Frame`)
+that report to their place when they are over; nothing here waits for anything but the queue.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from queue import Empty
+from typing import Any
+
+from flowcraft.core.errors import FlowcraftError, LedgerError
+from flowcraft.core.scope import Scope
+from flowcraft.pipeline.model import Stage
+from flowcraft.runner.execution import Executions
+from flowcraft.runner.flow import Fan, Frame, Limits, Order, Place
+from flowcraft.runner.gates import blocked
+from flowcraft.runner.outcome import (
+    Attempt,
+    Outcome,
+    RunFinished,
+    RunRecord,
+    RunStarted,
+    RunStatus,
+    StageFinished,
+)
+from flowcraft.runner.stages import cancelled, failed
+
+STOP_S = 3.0  # what listens ends within 0.5 s; a program that ignores TERM gets 2 s before KILL
+FINALLY_S = 60.0  # for the stages under `finally` of a run that was interrupted
+INTERRUPTED = "not started because the run was interrupted"
+
+_LAST = 1 << 30  # in the order of outcomes: after all stages
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Coordinator(Executions):
+    """One run; everything here happens in one thread."""
+
+    inputs: Mapping[str, Any]
+    started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    started_s: float = field(default_factory=time.monotonic)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    order: dict[str, Order] = field(default_factory=dict)
+    interrupted: bool = False
+
+    def carried_out(self) -> RunRecord:
+        """Start what can start, take in what comes back, until nothing is left or somebody stops it."""
+        limits = Limits(scope=self.scope, budgets=self.budgets)
+        root = self.frame(self.pipeline.stages, self.pipeline, self.renderer, self.names, limits)
+        self.tell(RunStarted(self.id, self.pipeline.name, tuple(stage.id for stage in self.pipeline.stages)))
+        self._carry_out()
+        status = self._status(root)
+        if status != "paused" and self.pipeline.finals:
+            status = self._finally(status)
+        record = self._record(status)
+        if self.session:
+            self.session.finish(record)
+        self.tell(RunFinished(record))
+        return record
+
+    def end(self) -> None:
+        """End whatever still runs, at once."""
+        self.scope.cancel()
+
+    def _carry_out(self) -> None:
+        take_back = self.scope.on_cancel(lambda: self.inbox.put(None))
+        try:
+            self._drive()
+        except KeyboardInterrupt:
+            self.scope.cancel()
+        except BaseException:
+            self.listener = self.session = None
+            self._stop()
+            raise
+        finally:
+            take_back()
+        if self.waiting and not self.scope.cancelled:
+            self._pause()
+        elif self.sources:
+            self._stop()
+        self.scope.close()
+
+    def _drive(self) -> None:
+        while not self.scope.cancelled:
+            while len(self.flying) < self.jobs and (step := self._next()) is not None:
+                step()
+            if not self.flying:
+                return
+            self.take_in(self.inbox.get())
+
+    def _next(self) -> Callable[[], None] | None:
+        if self.agenda:
+            return self.agenda.popleft()
+        for source in reversed(self.sources):  # what has begun is finished first
+            if isinstance(source, Frame):
+                name = source.schedule.take()
+                if name is not None:
+                    place = source.place(source.stages[name])
+                    return lambda: self._begin(place)
+            elif (number := source.take()) is not None:
+                fan, item = source, number
+                return lambda: self.item(fan, item)
+        return None
+
+    def _begin(self, place: Place) -> None:
+        stage, frame = place.stage, place.frame
+
+        def settle(outcome: Outcome, attempts: Sequence[Attempt]) -> None:
+            self._settle(place, outcome, attempts)
+
+        known = self.session.settled(place.path, stage.kind) if self.session and not frame.prefix else None
+        if known:
+            settle(known, known.attempts)
+            return
+        try:
+            wanted = frame.renderer.wanted(stage, place.names)
+        except FlowcraftError as error:
+            settle(failed(place.path, stage.kind, error), ())
+            return
+        if not wanted:
+            settle(Outcome(path=place.path, kind=stage.kind, status="skipped", reason="its `if` is false"), ())
+            return
+        self.guarded(place, settle, lambda: self.start(self.begun(place), settle))
+
+    # -- how it ends ----------------------------------------------------------------------------
+
+    def _settle(self, place: Place, outcome: Outcome, attempts: Sequence[Attempt]) -> None:
+        """Note the end of a stage, before anything that depends on it can start."""
+        frame, name = place.frame, place.stage.id
+        self._ended(frame, name, outcome, attempts)
+        if outcome.status == "failed" and not place.stage.tolerant:
+            self._never(frame, frame.schedule.failed(name))
+            if not self.keep_going:
+                self._halt(frame.doomed(), f"not started because '{place.path}' failed")
+        elif outcome.status != "cancelled":
+            frame.schedule.done(name)
+        self._close(frame)
+
+    def _ended(self, frame: Frame, name: str, outcome: Outcome, attempts: Sequence[Attempt] = ()) -> None:
+        frame.outcomes[name] = outcome
+        frame.attempts += attempts
+        frame.names.add(name, outcome, attempts)
+        self.note(outcome, (*frame.order, frame.numbers[name]))
+
+    def _close(self, frame: Frame) -> None:
+        if frame.over and frame in self.sources:
+            self.sources.remove(frame)
+            if frame.end:
+                frame.end(frame)
+
+    def _halt(self, top: Frame, reason: str) -> None:
+        """Start nothing more in a list that fails for sure, nor in what runs inside of it."""
+        if top.halted:
+            return
+        inside = [source for source in self.sources if _frame_of(source).within(top)]
+        for source in inside:
+            source.halted = source.halted or reason
+            if isinstance(source, Frame):
+                self._never(source, source.schedule.stop(reason))
+        for source in reversed(inside):
+            if isinstance(source, Fan):
+                self.fan_over(source)
+            else:
+                self._close(source)
+
+    def _never(self, frame: Frame, reasons: Mapping[str, str]) -> None:
+        for name, reason in reasons.items():
+            path, kind = frame.prefix + name, frame.stages[name].kind
+            self._ended(frame, name, Outcome(path=path, kind=kind, status="skipped", reason=reason))
+
+    def note(self, outcome: Outcome, order: Order) -> None:
+        self.outcomes[outcome.path] = outcome
+        self.order[outcome.path] = order
+        if self.session and outcome.reason != INTERRUPTED and outcome.status != "waiting":
+            self.session.ended(outcome)
+        self.tell(StageFinished(outcome))
+
+    def _pause(self) -> None:
+        """Nothing can go on before a gate is answered."""
+        for frame in self._frames():
+            for name, stage in frame.stages.items():
+                path = frame.prefix + name
+                if name not in frame.outcomes and path not in self.waiting:
+                    order = (*frame.order, frame.numbers[name])
+                    self.note(blocked(path, stage.kind, self.waiting[0]), order)
+        self.sources.clear()
+
+    def _stop(self) -> None:
+        """Start nothing more, end what runs and wait for it, but not for ever."""
+        self.scope.cancel()
+        self.interrupted = True
+        self.agenda.clear()
+        for source in self.sources:
+            source.halted = source.halted or INTERRUPTED
+            if isinstance(source, Fan):
+                source.cancelled = True
+            else:
+                self._never(source, source.schedule.stop(INTERRUPTED))
+        self._await()
+        frames = self._frames()
+        self.sources.clear()
+        for task, _ in self.flying.values():
+            self.note(cancelled(task), (_LAST,))
+        self.flying.clear()
+        for frame in reversed(frames):
+            for name, stage in frame.stages.items():
+                if name not in frame.outcomes:
+                    self._ended(frame, name, _gone(frame.prefix + name, stage))
+
+    def _await(self) -> None:
+        deadline_s = time.monotonic() + STOP_S
+        while self.flying:
+            try:
+                self.take_in(self.inbox.get(timeout=max(0.0, deadline_s - time.monotonic())))
+            except Empty:
+                break
+            except LedgerError as error:
+                self.session = None
+                log.warning("%s", error)
+            except Exception:
+                log.exception("a stage broke while it was stopped")
+
+    def _frames(self) -> list[Frame]:
+        return [source for source in self.sources if isinstance(source, Frame)]
+
+    # -- the end of the run ---------------------------------------------------------------------
+
+    def _finally(self, status: RunStatus) -> RunStatus:
+        """The stages that run whatever happened; they cannot make a success of a failure."""
+        self.names.run.status = status
+        interrupted, self.interrupted = self.interrupted, False
+        self.scope = Scope(FINALLY_S if interrupted else None)
+        root = self.frame(
+            self.pipeline.finals,
+            self.pipeline,
+            self.renderer,
+            self.names.below(),
+            Limits(scope=self.scope, budgets=self.budgets),
+            prefix="finally/",
+            order=(_LAST,),
+        )
+        self._carry_out()
+        after = self._status(root)
+        self.interrupted = self.interrupted or interrupted
+        return after if status == "succeeded" else status
+
+    def _status(self, root: Frame) -> RunStatus:
+        status: RunStatus = "succeeded"
+        if self.interrupted or any(outcome.status == "cancelled" for outcome in root.outcomes.values()):
+            status = "interrupted"
+        elif root.failure:
+            status = "rejected" if self.rejected else "failed"
+        elif self.waiting:
+            status = "paused"
+        return status
+
+    def _record(self, status: RunStatus) -> RunRecord:
+        self.names.run.status = status
+        outputs: dict[str, Any] = {}
+        error = hint = None
+        if status == "succeeded" and not (self.session and self.session.selection.only):
+            try:
+                outputs = self.renderer.outputs(self.names)
+            except FlowcraftError as found:
+                status, error, hint = "failed", str(found), found.hint
+        paths = sorted(self.outcomes, key=lambda path: self.order[path])
+        return RunRecord(
+            id=self.id,
+            pipeline=self.pipeline.name,
+            file=self.pipeline.file,
+            status=status,
+            inputs=self.inputs,
+            outcomes=tuple(self.outcomes[path] for path in paths),
+            outputs=outputs,
+            started=self.started,
+            ended=datetime.now(timezone.utc),
+            seconds=time.monotonic() - self.started_s,
+            error=error,
+            hint=hint,
+        )
+
+
+def _gone(path: str, stage: Stage) -> Outcome:
+    """The outcome of what an interruption has ended: a group in the middle, any other stage before its start."""
+    if stage.loops or stage.below or stage.kind == "uses":
+        return Outcome(path=path, kind=stage.kind, status="cancelled", reason="the run was interrupted")
+    return Outcome(path=path, kind=stage.kind, status="skipped", reason=INTERRUPTED)
+
+
+def _frame_of(source: Frame | Fan) -> Frame:
+    return source if isinstance(source, Frame) else source.place.frame

@@ -1,0 +1,385 @@
+"""How one stage is carried out: its items, its rounds, and in the end a task for a worker, a gate or a list of stages.
+
+Nothing here waits: each part gets a function to call when it has ended, in the thread of the coordinator.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from flowcraft.core.errors import FlowcraftError, LedgerError, StageError
+from flowcraft.core.scope import Scope
+from flowcraft.llm.integration import LLMIntegration
+from flowcraft.llm.routing import Choice
+from flowcraft.pipeline.model import Approval, Group, Inclusion, Pipeline, Repeat, Stage
+from flowcraft.runner.books import Account
+from flowcraft.runner.budget import Budget
+from flowcraft.runner.files import Transaction, changes_in
+from flowcraft.runner.fingerprint import digest
+from flowcraft.runner.flow import End, Fan, Frame, Limits, Order, Place
+from flowcraft.runner.gates import Ask, Decision, Opened, decided, waiting
+from flowcraft.runner.inputs import secret_texts
+from flowcraft.runner.leftovers import remove_temporary
+from flowcraft.runner.names import Names
+from flowcraft.runner.nested import BudgetAccount, Budgets
+from flowcraft.runner.outcome import Attempt, Event, Outcome, Question, StageStarted, Task
+from flowcraft.runner.schedule import Schedule
+from flowcraft.runner.session import Session
+from flowcraft.runner.stages import execute, failed
+from flowcraft.runner.tasks import Renderer
+from flowcraft.runner.using import entered, inner_budget
+from flowcraft.runner.workspace import Workspace
+
+UNDO_LETTERS = 24  # of the hash of a path, as the name of its folder
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A worker is done with the task of this path."""
+
+    path: str
+    future: "Future[Outcome]"
+
+
+@dataclass(slots=True, kw_only=True)
+class Executions:
+    """The state of a run, and the starting of its parts; `undo` holds what transactions may have to take back."""
+
+    id: str
+    pipeline: Pipeline
+    inputs: Mapping[str, Any]
+    names: Names
+    renderer: Renderer
+    workspace: Workspace
+    undo: Path
+    llm: LLMIntegration
+    models: Mapping[str, str]
+    jobs: int
+    keep_going: bool
+    executor: Executor
+    listener: Callable[[Event], None] | None
+    scope: Scope
+    gates: Opened
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    ask: Ask | None = None
+    session: Session | None = None
+    flying: dict[str, tuple[Task, End]] = field(default_factory=dict)
+    agenda: "deque[Callable[[], None]]" = field(default_factory=deque)
+    sources: list[Frame | Fan] = field(default_factory=list)
+    inbox: "SimpleQueue[Event | Landed | None]" = field(default_factory=SimpleQueue)
+    waiting: list[str] = field(default_factory=list)
+    rejected: bool = False
+    budgets: tuple[tuple[str, Budget], ...] = ()
+    last_names: dict[str, Names] = field(default_factory=dict)
+
+    def begun(self, place: Place) -> Place:
+        """The place with the limits of its own stage."""
+        stage = place.stage
+        whole = stage.timeout_s if isinstance(stage.work, (Group, Inclusion)) else None
+        if whole is None and not stage.budget:
+            return place
+        return replace(place, limits=place.limits.narrowed(place.path, whole, inner_budget(stage.budget)))
+
+    def start(self, place: Place, end: End) -> None:
+        """Start a stage that is wanted: all its items, or its only execution."""
+        each = place.stage.each
+        if each is None:
+            self._rounds(place, end)
+            return
+        items = place.frame.renderer.items(place.stage, each, place.names)
+        self.tell(StageStarted(place.path, place.stage.kind))
+        limit = min(each.parallel or self.jobs, self.jobs)
+        fan = Fan(place=place, items=items, limit=limit, end=end, results=[None] * len(items))
+        self.sources.append(fan)
+        self.fan_over(fan)
+
+    def item(self, fan: Fan, number: int) -> None:
+        """Start one item."""
+        each = fan.place.stage.each
+        assert each
+        place = fan.place.numbered(number, {each.name: fan.items[number], "index": number})
+
+        def landed(outcome: Outcome, attempts: Sequence[Attempt]) -> None:
+            self.note(outcome, place.order)
+            fan.landed(number, outcome, attempts)
+            self.fan_over(fan)
+
+        self.guarded(place, landed, lambda: self._rounds(place, landed))
+
+    def fan_over(self, fan: Fan) -> None:
+        """Report the end of all items, once they have ended."""
+        if not fan.over or fan not in self.sources:
+            return
+        self.sources.remove(fan)
+        outcome = Outcome(path=fan.place.path, kind=fan.place.stage.kind, status="cancelled", iterations=len(fan.items))
+        if fan.failure:
+            number, bad = fan.failure
+            outcome = replace(outcome, status="failed", error=f"item {number}: {bad.error}", hint=bad.hint)
+        elif fan.halted and not fan.cancelled:
+            outcome = replace(outcome, status="failed", error=fan.halted)
+        elif not fan.halted:
+            outcome = replace(outcome, status="succeeded", output=fan.results)
+        fan.end(outcome, fan.attempts)
+
+    def _rounds(self, place: Place, end: End) -> None:
+        if place.stage.repeat is None:
+            self._body(place, end)
+        else:
+            self._round(place, place.stage.repeat, 1, (), end)
+
+    def _round(self, place: Place, repeat: Repeat, number: int, before: Sequence[Attempt], end: End) -> None:
+        loop = {"index": number, "max": repeat.most, "last": number == repeat.most}
+        inner = place.numbered(number, {"loop": loop})
+
+        def landed(outcome: Outcome, attempts: Sequence[Attempt]) -> None:
+            self.note(outcome, inner.order)
+            made = (*before, *attempts)
+            # The stages of a group are still known by the names of this round.
+            names = self.last_names.pop(inner.path, inner.names)
+            result = self._after_round(place, names, number, outcome)
+            if result is None:
+                self.agenda.append(lambda: self._round(place, repeat, number + 1, made, end))
+            elif result.ok:
+                self._judged(replace(place, names=names), result, made, end)
+            else:
+                end(result, made)
+
+        self.guarded(inner, landed, lambda: self._body(inner, landed))
+
+    def _after_round(self, place: Place, names: Names, number: int, outcome: Outcome) -> Outcome | None:
+        """How the loop ends with this round; None: there is another one."""
+        repeat, error = place.stage.repeat, None
+        assert repeat
+        if outcome.ok:
+            try:
+                if not place.frame.renderer.done(place.stage, names, outcome.output):
+                    error = self._no_round_left(place, repeat, number)
+                    if error is None:
+                        return None
+            except FlowcraftError as found:
+                error = found
+        if error is not None:
+            outcome = failed(place.path, outcome.kind, error)
+        return replace(outcome, path=place.path, attempts=(), iterations=number)
+
+    def _no_round_left(self, place: Place, repeat: Repeat, number: int) -> FlowcraftError | None:
+        if number >= repeat.most:
+            hint = "allow more rounds (max), or look at what the last one gave"
+            return StageError(f"`{repeat.until.source}` does not hold after {number} rounds", hint=hint)
+        return StageError(place.frame.halted) if place.frame.halted else None
+
+    def _body(self, place: Place, end: End) -> None:
+        work = place.stage.work
+        if isinstance(work, Group):
+            self._opened(place, end, work.stages, place.frame.pipeline, place.frame.renderer, place.names.below())
+        elif isinstance(work, Inclusion):
+            self._included(place, end, work)
+        elif isinstance(work, Approval):
+            self._gate(place, end, work)
+        else:
+            self._leaf(place, end)
+
+    def _opened(
+        self,
+        place: Place,
+        end: End,
+        stages: Sequence[Stage],
+        pipeline: Pipeline,
+        renderer: Renderer,
+        names: Names,
+        limits: Limits | None = None,
+    ) -> None:
+        self.tell(StageStarted(place.path, place.stage.kind))
+        self.frame(
+            stages,
+            pipeline,
+            renderer,
+            names,
+            limits or place.limits,
+            prefix=f"{place.path}/",
+            order=place.order,
+            owner=place,
+            end=lambda frame: self._closed(frame, place, end),
+        )
+
+    def _included(self, place: Place, end: End, work: Inclusion) -> None:
+        used, renderer = work.pipeline, place.frame.renderer
+        given = renderer.arguments(place.stage, work.arguments, place.names)
+        values = entered(used, given, place.path)
+        limits = place.limits.narrowed(place.path, None, inner_budget(used.budget))
+        inner = renderer.used(used, secret_texts(used, values))
+        self._opened(place, end, used.stages, used, inner, Names(used, values, place.names.run), limits)
+
+    def _closed(self, frame: Frame, place: Place, end: End) -> None:
+        """All stages of a group or used pipeline have ended."""
+        outcome = Outcome(path=place.path, kind=place.stage.kind, status="cancelled")
+        bad = frame.failure
+        if bad is not None:
+            name = bad.path.removeprefix(frame.prefix)
+            outcome = replace(outcome, status="failed", error=f"'{name}' failed: {bad.error}", hint=bad.hint)
+        elif all(inner.status != "cancelled" for inner in frame.outcomes.values()) and not frame.halted:
+            outcome = self._result(frame, outcome)
+        elif frame.halted:
+            outcome = replace(outcome, status="failed", error=frame.halted)
+        if place.stage.repeat:
+            self.last_names[place.path] = frame.names
+            end(outcome, frame.attempts)
+        elif outcome.ok:
+            self._judged(replace(place, names=frame.names), outcome, frame.attempts, end)
+        else:
+            end(outcome, frame.attempts)
+
+    def _result(self, frame: Frame, outcome: Outcome) -> Outcome:
+        assert frame.owner
+        if isinstance(frame.owner.stage.work, Group):
+            value: Any = {name: inner.output for name, inner in frame.outcomes.items() if inner.has_output}
+            return replace(outcome, status="succeeded", output=value)
+        try:
+            return replace(outcome, status="succeeded", output=frame.renderer.outputs(frame.names))
+        except FlowcraftError as error:
+            return failed(outcome.path, outcome.kind, error)
+
+    def _judged(self, place: Place, outcome: Outcome, attempts: Sequence[Attempt], end: End) -> None:
+        """Hold the result of a group or used pipeline to its checks; those of other kinds the worker has made."""
+        if not place.stage.checks or not isinstance(place.stage.work, (Group, Inclusion)):
+            end(outcome, attempts)
+            return
+
+        def landed(judged: Outcome, more: Sequence[Attempt]) -> None:
+            end(replace(judged, iterations=outcome.iterations), (*attempts, *more))
+
+        task = place.frame.renderer.judgement(place.stage, place.path, place.names, outcome.output)
+        self._submit(task, place, landed)
+
+    def _gate(self, place: Place, end: End, work: Approval) -> None:
+        path, limit_s = place.path, place.stage.timeout_s
+        text = place.frame.renderer.approval(place.stage, work, place.names)
+        known = self.session.gate(path, text) if self.session else None
+        if known:
+            end(known, ())
+            return
+        self.tell(StageStarted(path, place.stage.kind))
+        decision = self.decisions.get(path)
+        if decision is None and self.gates.late(path, limit_s):
+            decision = Decision(approved=False, comment=f"nobody has answered within {limit_s:.0f} s")
+        if decision is None and self.ask:
+            decision = self.ask(path, text, limit_s)
+        if decision is None:
+            self.gates.waits(path)
+            self.waiting.append(path)
+            self.note(waiting(path, text), place.order)
+            return
+        self.rejected = self.rejected or not decision.approved
+        end(decided(path, decision), ())
+
+    def _leaf(self, place: Place, end: End) -> None:
+        undo = self.undo / digest(place.path)[:UNDO_LETTERS]
+        streamed = self.listener is not None
+        task = place.frame.renderer.task(
+            place.stage, place.path, place.names, self.models, streamed=streamed, undo=undo
+        )
+        choice = self.llm.choose(task.stage, task.work.model) if isinstance(task.work, Question) else None
+        known = self.session.known(task, choice) if self.session else None
+        if known:
+            end(self._published(task, known), known.attempts)
+            return
+        self.tell(self._start_of(task, choice))
+        if self.session and task.kind != "prompt":
+            self.session.command_starts(task)
+        self._submit(task, place, end)
+
+    def _submit(self, task: Task, place: Place, end: End) -> None:
+        self.flying[task.path] = (task, end)
+        account: Account | None = None
+        budgets = place.limits.budgets
+        if self.session:
+            account = self.session.account(task, Budgets(self.session.budget, budgets) if budgets else None)
+        elif budgets:
+            account = BudgetAccount(Budgets(None, budgets))
+        future = self.executor.submit(execute, task, self.llm, self.inbox.put, place.limits.scope, account)
+        future.add_done_callback(lambda done: self.inbox.put(Landed(task.path, done)))
+
+    def _start_of(self, task: Task, choice: Choice | None) -> StageStarted:
+        again = self.session.why_again(task.path) if self.session else None
+        if choice is None:
+            return StageStarted(task.path, task.kind, again=again)
+        return StageStarted(task.path, task.kind, choice.model.name, choice.tier, choice.because, again)
+
+    def _published(self, task: Task, outcome: Outcome) -> Outcome:
+        """A known result with its files, which may have to be written (again)."""
+        if task.shape.files and outcome.cached_from and not outcome.resumed:
+            outcome = self._rewritten(task, outcome)
+        if task.save is None or (outcome.resumed and task.save.exists()) or not outcome.ok:
+            return outcome
+        return self._saved(task.save, outcome)
+
+    def _rewritten(self, task: Task, outcome: Outcome) -> Outcome:
+        found = changes_in(outcome.output["text"], task.writes, self.workspace)
+        try:
+            if found.reasons:
+                raise StageError(f"the files of an earlier run cannot be used: {found.reasons[0]}", hint="use --fresh")
+            assert task.undo
+            return replace(outcome, written=Transaction(self.workspace, task.undo).apply(found.changes))
+        except FlowcraftError as error:
+            return failed(outcome.path, outcome.kind, error)
+
+    def take_in(self, message: "Event | Landed | None") -> None:
+        """Take in what a worker has sent."""
+        if isinstance(message, Landed):
+            outcome = message.future.result()
+            task, end = self.flying.pop(message.path)
+            outcome = self._saved(task.save, outcome) if task.save and outcome.ok else outcome
+            end(outcome, outcome.attempts)
+        elif message is not None:
+            self.tell(message)
+
+    def _saved(self, place: Path, outcome: Outcome) -> Outcome:
+        value = outcome.output
+        text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+        text += "" if text.endswith("\n") else "\n"
+        if self.session and self.session.resumed:
+            remove_temporary(place.parent, self.id)
+        try:
+            return replace(outcome, saved=self.workspace.write(place, text))
+        except FlowcraftError as error:
+            lost = failed(outcome.path, outcome.kind, error)
+            return replace(outcome, status="failed", output=None, rejected=text, error=lost.error, hint=lost.hint)
+
+    def guarded(self, place: Place, end: End, work: Callable[[], None]) -> None:
+        """Do the work; what goes wrong in a known way is the end of the place."""
+        try:
+            work()
+        except LedgerError:
+            raise
+        except FlowcraftError as error:
+            end(failed(place.path, place.stage.kind, error), ())
+
+    def frame(
+        self, stages: Sequence[Stage], pipeline: Pipeline, renderer: Renderer, names: Names, limits: Limits, **more: Any
+    ) -> Frame:
+        """Open a list of stages."""
+        frame = Frame(
+            pipeline=pipeline,
+            stages={stage.id: stage for stage in stages},
+            renderer=renderer,
+            names=names,
+            schedule=Schedule({stage.id: stage.needs for stage in stages}, keep_going=self.keep_going),
+            limits=limits,
+            **more,
+        )
+        self.sources.append(frame)
+        return frame
+
+    def note(self, outcome: Outcome, order: Order) -> None:
+        """Keep how something has ended, and tell of it."""
+        raise NotImplementedError
+
+    def tell(self, event: Event) -> None:
+        """Tell the listener."""
+        if self.listener:
+            self.listener(event)

@@ -1,0 +1,28 @@
+"""What a used pipeline and a stage with a budget bring along: inputs of its own, secrets, a cap."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flowcraft.core.errors import StageError, UsageError
+from flowcraft.core.schema import check_value
+from flowcraft.pipeline.model import Pipeline
+from flowcraft.pipeline.plan import bind
+from flowcraft.runner.budget import Budget, limits
+
+
+def entered(used: Pipeline, given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The inputs of a used pipeline; values keep their types. Raises StageError."""
+    for one in used.inputs:
+        if one.name in given and (reasons := check_value(given[one.name], one.schema)):
+            said = "; ".join(reason.replace("the answer", "it", 1) for reason in reasons)
+            raise StageError(f"the input '{one.name}' of '{path}' does not fit: {said}", hint="look at its `with`")
+    try:
+        return bind(used, given, os.environ)
+    except UsageError as error:
+        raise StageError(f"'{path}' cannot start: {error.message}", hint=error.hint) from error
+
+
+def inner_budget(given: Mapping[str, Any]) -> Budget | None:
+    """The budget of a stage, if it has one."""
+    return Budget(limits(given)) if given else None
