@@ -26,9 +26,9 @@ def test_a_secret_has_a_name_in_env_only() -> None:
 
 def test_a_stage_without_output_has_no_such_name() -> None:
     known = names()
-    known.add(Outcome(path="a", kind="run", status="skipped", reason="x"))
-    known.add(Outcome(path="b", kind="run", status="failed", error="x", output="some", exit_code=1))
-    known.add(Outcome(path="c", kind="prompt", status="succeeded", output=None))
+    known.add("a", Outcome(path="a", kind="run", status="skipped", reason="x"), ())
+    known.add("b", Outcome(path="b", kind="run", status="failed", error="x", output="some", exit_code=1), ())
+    known.add("c", Outcome(path="c", kind="prompt", status="succeeded", output=None), ())
 
     text = Template("${{ stages.a.output is defined }} ${{ stages.b.output }} ${{ stages.c.output is defined }}")
 

@@ -198,7 +198,7 @@ def test_technical_trouble_is_not_a_wrong_answer() -> None:
     outcome = asked(ScriptedProvider(busy, "no json", '{"ok": true}'), JSON)
 
     assert outcome.output == {"ok": True}
-    assert [attempt.event for attempt in outcome.attempts] == ["first", "retry", "first"]
+    assert [attempt.event for attempt in outcome.attempts] == ["first", "retry", "again"]
 
 
 def test_an_error_becomes_a_failed_outcome_with_its_hint() -> None:

@@ -397,7 +397,8 @@ def test_a_bug_crosses_to_the_caller_and_ends_the_others() -> None:
         with pytest.raises(ZeroDivisionError):
             run_pipeline(path, llm=llm)
 
-        assert model.requests[0].scope.cancelled
+        waiting = next(request for request in model.requests if request.messages[-1].content == "wait")
+        assert waiting.scope.cancelled
 
 
 def test_an_error_of_the_listener_crosses_to_the_caller() -> None:
