@@ -5,16 +5,17 @@ Commands import what they need when they run, so that `--help` stays fast.
 """
 
 import os
-import signal
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 
 import click
 
-from flowcraft.core.version import VERSION
+from flowcraft.cli.surroundings import let_go, refusal, settle
 from flowcraft.core.errors import DocumentError, FlowcraftError
 from flowcraft.core.problems import did_you_mean
+from flowcraft.core.version import VERSION
 
 BUG = 70
 INTERRUPTED = 130
@@ -79,16 +80,13 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code; a user's mistake never shows a traceback."""
-    # What we started lives in sessions of its own: a polite end (TERM) must reach it as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settle()
     code = run_command(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has left (`| head`): nothing to tell anybody
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    unwritten = let_go()
+    if unwritten:
+        code = code or _unforeseen(unwritten)
     if code == INTERRUPTED:
         # A provider of somebody else's may not listen; its thread would hold the exit for ever.
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
@@ -101,29 +99,33 @@ def run_command(argv: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        with suppress(OSError):  # the terminal may be what has gone
+            click.echo("interrupted", err=True)
         return INTERRUPTED
     except FlowcraftError as error:
         show_error(error)
         return error.exit_code
-    except BrokenPipeError:
-        return 0
-    except Exception:
-        traceback.print_exc()
-        click.echo(
-            f"flowcraft {VERSION}: this is a bug in FlowCraft; please report it with the lines above", err=True
-        )
-        return BUG
+    except Exception as error:
+        return _unforeseen(error)
     return result if isinstance(result, int) else 0
+
+
+def _unforeseen(error: Exception) -> int:
+    known = refusal(error)
+    if known:
+        show_error(known)
+        return known.exit_code
+    traceback.print_exception(error)
+    click.echo(f"flowcraft {VERSION}: this is a bug in FlowCraft; please report it with the lines above", err=True)
+    return BUG
 
 
 def show_error(error: FlowcraftError) -> None:
     """Print what happened and what to do next, to stderr."""
     from flowcraft.cli.screen import clean
 
-    if isinstance(error, DocumentError):
-        click.echo(clean(error.message), err=True)
-    else:
-        click.echo(clean(f"error: {error}"), err=True)
+    text = error.message if isinstance(error, DocumentError) else f"error: {error}"
     if error.hint:
-        click.echo(clean(f"  = help: {error.hint}"), err=True)
+        text += f"\n  = help: {error.hint}"
+    with suppress(OSError):  # stderr may be what has gone
+        click.echo(clean(text), err=True)

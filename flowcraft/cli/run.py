@@ -194,7 +194,7 @@ def _way_back() -> Iterator[None]:
     """Say how to go on when a run is torn off: by a second Ctrl-C, a full disk."""
     try:
         yield
-    except (KeyboardInterrupt, LedgerError):
+    except (KeyboardInterrupt, LedgerError, OSError):
         click.echo("what was paid for is kept; continue with: flowcraft resume", err=True)
         raise
 
