@@ -85,20 +85,13 @@ def raw_socket(base_url: str) -> tuple[Call, Stream]:
         local.socket.sendall(head.encode() + data)
         return local.file
 
-    def headers(file: Any) -> int:
-        length = 0
-        while (line := file.readline()) != b"\r\n":
-            if line.lower().startswith(b"content-length:"):
-                length = int(line[15:])
-        return length
-
     def call() -> str:
         file = opened(BODY)
-        return json.loads(file.read(headers(file)))["choices"][0]["message"]["content"]
+        return json.loads(file.read(_length(file)))["choices"][0]["message"]["content"]
 
     def stream() -> Iterator[str]:
         file = opened(STREAMED)
-        headers(file)
+        _length(file)
         while size := int(file.readline(), 16):
             data = file.read(size + 2)[6:-4]
             for choice in json.loads(data)["choices"] if data != b"[DONE]" else ():
@@ -107,6 +100,15 @@ def raw_socket(base_url: str) -> tuple[Call, Stream]:
         file.readline()
 
     return call, stream
+
+
+def _length(file: Any) -> int:
+    """Read the headers; what they say about the length."""
+    length = 0
+    while (line := file.readline()) != b"\r\n":
+        if line.lower().startswith(b"content-length:"):
+            length = int(line[15:])
+    return length
 
 
 def openai(base_url: str) -> tuple[Call, Stream]:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,18 +79,30 @@ def _elsewhere(model: ModelSettings) -> Rates | None:
     # A server of the user's own bills by its own rules, whatever the model is called.
     if model.base_url is not None or not model.model:
         return None
-    with suppress(ImportError, LookupError):
-        _genai_prices(model.model, 1)
-        return Rates(price_of=partial(_genai_prices, model.model), source="genai-prices")
+    with suppress(LookupError):
+        if _calculator() is not None:
+            _genai_prices(model.model, 1)
+            return Rates(price_of=partial(_genai_prices, model.model), source="genai-prices")
     return None
 
 
+@lru_cache(maxsize=1)
+def _calculator() -> tuple[Any, Any] | None:
+    """Tokens and price of genai-prices; looked for once, since looking for what is not there takes long."""
+    try:
+        library = import_module("genai_prices")
+    except ImportError:
+        return None
+    return library.Usage, library.calc_price
+
+
+@lru_cache(maxsize=1024)
 def _genai_prices(name: str, input_tokens: int) -> Prices:
     """What the extra `prices` says; it has no table to ask for, so a request of that size is priced."""
-    from genai_prices import Usage as Tokens  # noqa: PLC0415 - an optional library
-    from genai_prices import calc_price  # noqa: PLC0415
-
+    calculator = _calculator()
+    assert calculator
+    tokens, price = calculator
     size = max(1, input_tokens)
-    asked = Decimal(calc_price(Tokens(input_tokens=size, output_tokens=0), model_ref=name).total_price)
-    both = Decimal(calc_price(Tokens(input_tokens=size, output_tokens=1_000_000), model_ref=name).total_price)
+    asked = Decimal(price(tokens(input_tokens=size, output_tokens=0), model_ref=name).total_price)
+    both = Decimal(price(tokens(input_tokens=size, output_tokens=1_000_000), model_ref=name).total_price)
     return Prices(input=asked * _MILLION / size, output=both - asked)
