@@ -1,12 +1,19 @@
 """`flowcraft chat`: one question, one answer."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from flowcraft.cli.options import json_option, settings_option
+from flowcraft.cli.options import argument_text, json_option, settings_option, utf8_text
+from flowcraft.core.errors import FlowcraftError, UsageError
+
+_NOT_WHOLE = {
+    "length": "the answer was cut off at max_tokens",
+    "content_filter": "the service held a part of the answer back (content_filter)",
+}
 
 
 @click.command()
@@ -40,11 +47,12 @@ def chat(  # noqa: PLR0913 - one parameter per option
     from flowcraft.llm.base import LLMMessage
     from flowcraft.llm.integration import LLMIntegration
 
+    question = _question(text)
     manager = SettingsManager(settings_path)
     if manager.notice:
         click.echo(manager.notice, err=True)
-    messages = [LLMMessage("system", system)] if system else []
-    messages.append(LLMMessage("user", sys.stdin.read() if text == "-" else text))
+    messages = [LLMMessage("system", argument_text(system, "--system"))] if system else []
+    messages.append(LLMMessage("user", question))
     given = {"max_tokens": max_tokens, "temperature": temperature}
     params: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with LLMIntegration(manager) as llm:
@@ -55,13 +63,35 @@ def chat(  # noqa: PLR0913 - one parameter per option
             click.echo(response_json(response))
         elif stream or (stream is None and sys.stdout.isatty()):
             with llm.stream_completion(messages, stage, model=model, timeout=timeout, **params) as pieces:
-                for piece in pieces:
-                    click.echo(clean(piece), nl=False)
-                click.echo()
+                _show(map(clean, pieces))
                 response = pieces.response
         else:
             response = llm.chat_completion(messages, stage, model=model, timeout=timeout, **params)
             click.echo(clean(response.content))
-    if response.finish_reason == "length":
-        click.echo("note: the answer was cut off at max_tokens", err=True)
+    if response.finish_reason in _NOT_WHOLE:
+        click.echo(f"note: {_NOT_WHOLE[response.finish_reason]}", err=True)
     quality_note([response.provider])
+
+
+def _question(text: str) -> str:
+    if text == "-":
+        question = utf8_text(sys.stdin.buffer.read(), "what stands on standard input")
+    else:
+        question = argument_text(text, "the question")
+    if not question.strip():
+        raise UsageError("there is no question", hint='flowcraft chat "..."')
+    return question
+
+
+def _show(pieces: Iterable[str]) -> None:
+    """Print the pieces as they arrive; an error in their middle does not stand on their line."""
+    begun = False
+    try:
+        for piece in pieces:
+            click.echo(piece, nl=False)
+            begun = True
+    except FlowcraftError:
+        if begun:
+            click.echo()
+        raise
+    click.echo()

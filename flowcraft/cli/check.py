@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowcraft.cli.options import json_option, model_option, pairs, pipeline_argument, settings_option
+from flowcraft.cli.options import FILE, json_option, model_option, pairs, pipeline_argument, settings_option
 from flowcraft.core.errors import DocumentError
 from flowcraft.core.problems import Problem, as_github, as_json, as_text, ordered
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=FILE)
 @settings_option
 @click.option(
     "--format",

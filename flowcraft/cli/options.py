@@ -1,5 +1,6 @@
 """Options that several commands share, and how their text becomes values."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ import click
 
 from flowcraft.core.errors import UsageError
 
+# Whether a file can be read is for the one who reads it to say: with its place, the fix, and as JSON if wanted.
+FILE = click.Path(path_type=Path, readable=False)
+
 settings_option = click.option(
     "--settings",
     "settings_path",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Settings file. Default: $FLOWCRAFT_SETTINGS, ./settings.yaml, ~/.flowcraft/settings.yaml.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
@@ -28,7 +32,7 @@ workspace_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder in which stages read, write and run, and where runs are kept. Default: the current one.",
 )
-pipeline_argument = click.argument("file", type=click.Path(path_type=Path))
+pipeline_argument = click.argument("file", type=FILE)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -51,16 +55,32 @@ def inputs(values: Iterable[str]) -> dict[str, str]:
     return {name: _from_file(name, value) for name, value in pairs(values, "-i").items()}
 
 
+def argument_text(argument: str, what: str) -> str:
+    """An argument as text, also where the locale made Python hide its bytes; UsageError if it is none."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return utf8_text(os.fsencode(argument), what)
+    return argument
+
+
+def utf8_text(data: bytes, what: str) -> str:
+    """The text in `data`; raises UsageError if it is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{what} is not UTF-8 text", hint="convert it to UTF-8") from None
+
+
 def _from_file(name: str, value: str) -> str:
+    what = f"input '{name}'"
     if not value.startswith("@"):
-        return value
+        return argument_text(value, what)
     if value.startswith("@@"):
-        return value[1:]
+        return argument_text(value[1:], what)
     path = Path(value[1:])
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageError(f"input '{name}': {path} is not UTF-8 text", hint="convert it to UTF-8") from None
+        return utf8_text(path.read_bytes(), f"{what}: {path}")
     except OSError as error:
         raise UsageError(
             f"input '{name}': cannot read {path}: {error.strerror}",

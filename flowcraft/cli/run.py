@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowcraft.cli.options import (
+    FILE,
     Decorator,
     inputs,
     json_option,
@@ -89,7 +90,7 @@ class _Order:
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=FILE)
 @_input_option
 @_options
 @click.option("--record", type=click.Path(path_type=Path), metavar="PATH", help="Write all answers there for --replay.")

@@ -1,12 +1,14 @@
 """The command line from argv to output and exit code, against a chat server on loopback."""
 
+import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from servers import ChatServer, answer, status
+from servers import ChatServer, answer, delta, status, stream
 
 from flowcraft.cli.main import run_command
 
@@ -75,6 +77,12 @@ class TestRun:
         assert record["status"] == "succeeded"
         assert record["outputs"] == {"design": "the answer"}
         assert [stage["path"] for stage in record["stages"]] == ["requirements_analysis", "architecture_design"]
+
+    def test_an_input_that_is_no_text_is_refused(self, server: ChatServer, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run_command(["run", "hello.yaml", "-i", "request=\udcff"]) == 2
+
+        assert "input 'request' is not UTF-8 text" in capsys.readouterr().err
+        assert server.requests == []
 
     def test_an_input_can_come_from_a_file(self, server: ChatServer, workspace: Path) -> None:
         (workspace / "request.txt").write_text("from a file")
@@ -252,6 +260,75 @@ class TestChat:
             run_command(["chat", "hello"])
 
         assert capsys.readouterr().out == "a\\x1b]52;c;aGk=\\x07b\\u202ec\n"
+
+    def test_an_error_in_the_middle_of_an_answer_has_a_line_of_its_own(
+        self, settings: Path, server: ChatServer, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with ChatServer(stream(delta({"content": "half an ans"}))) as broken:
+            settings.write_text(settings.read_text().replace(server.base_url, broken.base_url))
+            assert run_command(["chat", "hello", "--stream"]) == 1
+
+        printed = capsys.readouterr()
+        assert printed.out == "half an ans\n"
+        assert printed.err.startswith("error: ")
+
+    def test_nothing_is_printed_of_an_answer_that_never_began(
+        self, settings: Path, server: ChatServer, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with ChatServer(status(400)) as refusing:
+            settings.write_text(settings.read_text().replace(server.base_url, refusing.base_url))
+            assert run_command(["chat", "hello", "--stream"]) == 1
+
+        assert capsys.readouterr().out == ""
+
+    @pytest.mark.parametrize(
+        ("reason", "note"),
+        [("length", "cut off at max_tokens"), ("content_filter", "the service held a part of the answer back")],
+    )
+    @pytest.mark.parametrize("mode", ["--stream", "--no-stream"])
+    def test_an_answer_that_is_not_whole_says_so(
+        self, mode: str, reason: str, note: str, settings: Path, server: ChatServer, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with ChatServer(answer("half", finish_reason=reason)) as short:
+            settings.write_text(settings.read_text().replace(server.base_url, short.base_url))
+            assert run_command(["chat", "hello", mode]) == 0
+
+        assert note in capsys.readouterr().err
+
+    @pytest.mark.parametrize("text", ["", " \n", "-"])
+    def test_an_empty_question_is_not_sent(
+        self, text: str, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+
+        assert run_command(["chat", text]) == 2
+        assert "there is no question" in capsys.readouterr().err
+        assert server.requests == []
+
+    def test_a_question_can_come_from_stdin(self, server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\ufeffGrüße".encode()), encoding="ascii"))
+        run_command(["chat", "-"])
+
+        assert server.requests[0].body["messages"][0]["content"] == "Grüße"
+
+    @pytest.mark.parametrize("arguments", [["\udcff"], ["hello", "--system", "\udcff"], ["-"]])
+    def test_bytes_that_are_no_text_are_not_sent(
+        self,
+        arguments: list[str],
+        server: ChatServer,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+
+        assert run_command(["chat", *arguments]) == 2
+        assert "is not UTF-8 text" in capsys.readouterr().err
+        assert server.requests == []
+
+    def test_an_argument_that_python_took_for_bytes_is_read_as_utf_8(self, server: ChatServer) -> None:
+        run_command(["chat", os.fsdecode("Grüße".encode()).encode("utf-8").decode("ascii", "surrogateescape")])
+
+        assert server.requests[0].body["messages"][0]["content"] == "Grüße"
 
 
 @pytest.mark.usefixtures("settings")
