@@ -19,7 +19,7 @@ from jinja2 import Template as Code
 from jinja2 import Undefined, UndefinedError, nodes
 
 from flowcraft.core.errors import ExpressionError, UsageError
-from flowcraft.pipeline import engine, quoting, shell
+from flowcraft.pipeline import engine, plain, quoting, shell
 from flowcraft.pipeline.data import Null, Refused, defined, field_of, kind_of, text_of
 from flowcraft.pipeline.engine import Files
 from flowcraft.pipeline.lexer import Piece, bare, fail, pieces
@@ -99,6 +99,8 @@ class Template:
         """The value of a lone `${{ x }}`, else the text."""
         parts = _pieces(self.source)
         if len(parts) == 1 and parts[0].kind == "value":
+            if (simple := self._simply(scope)) is not None:
+                return simple
             code = _piece_code(self.source, parts[0])
             return _value(self.source, parts[0].start, code, self.references, scope, files)
         return self.text(scope, files)
@@ -107,11 +109,18 @@ class Template:
         """The text, also of a lone `${{ x }}`."""
         if self.is_static:
             return self.source
+        if (simple := self._simply(scope)) is not None:
+            return simple
         code, work = _template_code(self.source), Work()
         try:
             return engine.printed(code, scope, files, work)
         except engine.FAILURES as error:
             raise _failure(error, self.source, work.offset, self.references, scope) from error
+
+    def _simply(self, scope: Scope) -> str | None:
+        """The text, if there is nothing but names of texts in it."""
+        found = _plain_parts(self.source)
+        return None if found is None else plain.filled(found, scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +174,11 @@ class Script:
 @lru_cache(maxsize=4096)
 def _pieces(source: str) -> tuple[Piece, ...]:
     return tuple(pieces(source))
+
+
+@lru_cache(maxsize=4096)
+def _plain_parts(source: str) -> plain.Plain | None:
+    return plain.plain(source, _pieces(source))
 
 
 @lru_cache(maxsize=4096)
