@@ -267,6 +267,8 @@ def test_a_service_in_trouble_costs_a_bounded_number_of_requests(
     assert path.read_bytes() == before
     assert CANARY not in f"{failed.value!r} {failed.value}"
     assert not isinstance(failed.value, LoginRequired)
+    # What was tried again here must not be multiplied by the call; a long wish of the service is the call's to respect.
+    assert failed.value.retryable is (reply == "429-long")
 
 
 @pytest.mark.parametrize("reply", ["429", "500"])

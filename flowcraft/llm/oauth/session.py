@@ -198,6 +198,8 @@ class TokenSource:
                 if not again or not left or time.monotonic() + wait_s + 1.0 > until_s:
                     if error.sent and error.status is None:
                         raise self._lost() from error
+                    if not left and error.sent:
+                        error.retryable = False  # the call would multiply our tries with its own
                     raise
                 time.sleep(wait_s)
         raise AssertionError("the last try returns or raises")
