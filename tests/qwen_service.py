@@ -360,6 +360,11 @@ CHAT: dict[str, ChatReply] = {
     "429-rate": failing(429, "Requests rate limit exceeded", "Throttling.RateQuota", "", Retry_After="2"),
     "429-allocation": failing(429, "Allocated quota exceeded", "Throttling.AllocationQuota"),
     "arrears": failing(400, "Access denied, your account is in arrears", "Arrearage"),
+    "standing": failing(400, "Access denied, please make sure your account is in good standing.", "Arrearage"),
+    "403-free-only": failing(
+        403, "The free tier of the model has been exhausted. If you wish to continue access the model on a paid basis, "
+        "please disable the \"use free tier only\" mode in the management console.", "AllocationQuota.FreeTierOnly",
+    ),
     "bad-model": failing(400, "model `qwen9` is not supported.", "invalid_parameter_error"),
     "too-long": failing(400, "Range of input length should be [1, 997952]", "invalid_parameter_error"),
     "500": failing(500, "internal error", "internal_error"),

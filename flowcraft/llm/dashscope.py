@@ -124,6 +124,11 @@ _VERDICTS: Mapping[str, _Verdict] = {
         "the free quota of today is spent",
         "it is renewed at 00:00 UTC+8; until then use another model, or an API key",
     ),
+    "free tier of the model has been exhausted": _Verdict(
+        RateLimitError,
+        "the free quota of this model is spent",
+        "turn off 'free quota only' in the console to go on for money, or use another model",
+    ),
     "concurrency allocated quota exceeded": _Verdict(
         RateLimitError, "too many requests at the same moment", "use fewer jobs at once", retryable=True
     ),
@@ -145,6 +150,7 @@ _VERDICTS: Mapping[str, _Verdict] = {
     "rate limit exceeded": _Verdict(RateLimitError, "asked too often", "use fewer jobs at once", retryable=True),
     "in arrears": _Verdict(RateLimitError, "the account has unpaid bills", "pay them in the console"),
     "arrearage": _Verdict(RateLimitError, "the account has unpaid bills", "pay them in the console"),
+    "in good standing": _Verdict(RateLimitError, "the account has unpaid bills", "pay them in the console"),
     "` is not supported": _Verdict(
         ProviderError, "the service has no such model", "name another one as `model`, such as coder-model"
     ),
@@ -165,8 +171,9 @@ _VERDICTS: Mapping[str, _Verdict] = {
 
 
 def _same(verdict: _Verdict, error: ProviderError) -> ProviderError:
+    said = error.message.partition(": ")[2] or error.message  # what the status meant in general is not said as well
     return verdict.kind(
-        f"{verdict.what}: {error.message}",
+        f"{verdict.what}: {said}",
         provider=error.provider,
         model=error.model,
         status=error.status,
