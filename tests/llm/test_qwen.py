@@ -161,12 +161,14 @@ def test_no_token_is_spent_on_other_refusals(service: QwenProcess, path: Path, r
     [
         ("403-quota", RateLimitError, False, "free quota of today is spent"),
         ("429-quota", RateLimitError, False, "free quota of today is spent"),
+        ("403-free-only", RateLimitError, False, "free quota of this model is spent"),
         ("429-week", RateLimitError, False, "quota of this week is spent"),
         ("429-concurrency", RateLimitError, True, "at the same moment"),
         ("429-throttled", RateLimitError, True, "too many tokens in this minute"),
         ("429-rate", RateLimitError, True, "asked too often"),
         ("429-allocation", RateLimitError, False, "quota of the account is spent"),
         ("arrears", RateLimitError, False, "unpaid bills"),
+        ("standing", RateLimitError, False, "unpaid bills"),
         ("403", AuthError, False, "denies access"),
         ("bad-model", ProviderError, False, "has no such model"),
         ("too-long", ProviderError, False, "longer than the model's context"),
@@ -186,6 +188,8 @@ def test_says_what_a_refusal_means(
     assert refused.value.retryable is retryable
     assert refused.value.hint
     assert refused.value.status is not None
+    for verdict in ("the quota is spent", "asked too often", "the service refused", "the service does not", "denies"):
+        assert f": {verdict}" not in refused.value.message, "one verdict, then the words of the service"
 
 
 @pytest.mark.parametrize(
@@ -222,18 +226,35 @@ def test_a_token_does_not_follow_a_hostile_resource_url(
     write(path, service.credentials(resource_url=resource_url))
 
     # The default service is not on this machine, and the tests let nothing leave it.
-    with pytest.raises(ProviderError, match="dashscope.aliyuncs.com"):
+    provider = signed_in(service, path, oauth_base_url=None)
+    for _ in range(2):
+        with pytest.raises(ProviderError, match="dashscope.aliyuncs.com"):
+            provider.chat_completion(HELLO, timeout=5)
+
+    assert caplog.text.count("no token may go to") == 1
+    assert "allowed_hosts" in caplog.text
+    assert service.counts()["chats"] == 0
+
+
+@pytest.mark.parametrize("resource_url", ["https://qwen.gateway.example", None])
+def test_a_token_of_a_private_service_does_not_go_to_the_vendor(
+    service: QwenProcess, path: Path, resource_url: str | None
+) -> None:
+    write(path, service.credentials(resource_url=resource_url))
+
+    with pytest.raises(AuthError, match="no service that its token may go to") as refused:
         signed_in(service, path).chat_completion(HELLO, timeout=5)
 
-    assert "no token may go to" in caplog.text
-    assert service.counts()["chats"] == 0
+    assert (refused.value.sent, refused.value.retryable) == (False, False)
+    assert "allowed_hosts" in str(refused.value.hint)
+    assert "base_url" in str(refused.value.hint)
 
 
 def test_loopback_is_reached_only_when_the_settings_say_so(service: QwenProcess, path: Path) -> None:
     write(path, service.credentials())
 
     with pytest.raises(ProviderError, match="dashscope.aliyuncs.com"):
-        signed_in(service, path, allowed_hosts=[]).chat_completion(HELLO, timeout=5)
+        signed_in(service, path, allowed_hosts=[], oauth_base_url=None).chat_completion(HELLO, timeout=5)
 
     assert service.counts()["chats"] == 0
     own = signed_in(service, path, allowed_hosts=[], base_url=service.resource_url)
@@ -338,7 +359,16 @@ def test_chooses_the_credentials(options: dict[str, Any], env: dict[str, str], v
     assert (host or "None") in str(found.base_url)
 
 
-@pytest.mark.parametrize("options", [{"region": "mars"}, {"base_url": "http://gateway.example"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"region": "mars"},
+        {"base_url": "http://gateway.example"},
+        {"allowed_hosts": ["*"]},
+        {"allowed_hosts": ["https://gateway.example/v1"]},
+        {"allowed_hosts": "gateway.example:8443"},
+    ],
+)
 def test_refuses_settings_that_cannot_work(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         QwenCodeProvider(config(**options))

@@ -23,7 +23,8 @@ HOSTS = frozenset(
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 _PATH = r"(?P<path>(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*)/?"
-_PUBLIC = re.compile(r"(?:https://)?(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)+)(?::443)?" + _PATH)
+_HOST = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
+_PUBLIC = re.compile(rf"(?:https://)?(?P<host>{_HOST.pattern})(?::443)?" + _PATH)
 _LOCAL = re.compile(r"(?P<scheme>https?://)?(?P<host>127\.0\.0\.1|localhost|\[::1\])(?P<port>:[0-9]{1,5})?" + _PATH)
 
 
@@ -60,9 +61,15 @@ def host_of(base_url: str) -> str:
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
+def is_host(text: str) -> bool:
+    """Whether `text` is a host as `more_hosts` must name it: no scheme, port or path, in lower case."""
+    return text in LOOPBACK or _HOST.fullmatch(text) is not None
+
+
 def warn_refused() -> None:
     """Say, without quoting it, that the `resource_url` of a login was not followed."""
-    log.warning("the login names a resource_url that no token may go to; using %s", urlsplit(DEFAULT).hostname)
+    host = urlsplit(DEFAULT).hostname
+    log.warning("the login names a resource_url that no token may go to (see allowed_hosts); using %s", host)
 
 
 def _with_version(url: str) -> str:

@@ -75,7 +75,8 @@ class QwenCodeProvider(BaseLLMProvider):
             )
         self._session = dashscope.Session()
         self._worked = ""
-        self._more_hosts = tuple(_texts(config.options.get("allowed_hosts")))
+        self._more_hosts = _hosts(config.options.get("allowed_hosts"))
+        self._warned = False
         self._tokens = self._source(self.access.login) if self.access.login else None
         self._chat = Chat(self.provider_name, config, auth_hint=self._how_to_sign_in(), shape=self._shape)
 
@@ -167,14 +168,25 @@ class QwenCodeProvider(BaseLLMProvider):
         base_url = self.access.base_url
         if base_url is None and found.resource_url:
             base_url = resource.base_url(found.resource_url, self._more_hosts)
-            if base_url is None:
-                resource.warn_refused()
-        base_url = (base_url or resource.DEFAULT).rstrip("/")
+        base_url = (base_url or self._default_service(found)).rstrip("/")
         url = f"{base_url}/chat/completions"
         if prepared_host(url) != resource.host_of(base_url):
             why = "the address of the service is ambiguous, so no token goes there"
             raise AuthError(why, sent=False, hint="set base_url of the model")
         return url, {**dashscope.headers("qwen-oauth"), "Authorization": f"Bearer {found.access_token}"}
+
+    def _default_service(self, found: Credentials) -> str:
+        """Where a token goes whose login names no allowed host: to the vendor, if the vendor gave it."""
+        if self.config.options.get("oauth_base_url"):
+            raise AuthError(
+                "the login names no service that its token may go to",
+                sent=False,
+                hint="add its host to allowed_hosts of the model, or set base_url",
+            )
+        if found.resource_url and not self._warned:
+            self._warned = True
+            resource.warn_refused()
+        return resource.DEFAULT
 
     def _shape(self, body: dict[str, Any]) -> None:
         if self._tokens is not None or dashscope.is_own_host(str(self.access.base_url)):
@@ -218,5 +230,11 @@ def _failed_inside(said: str, begun: bool) -> ProviderError:
     return kind(f"the service broke off its answer: {text}", retryable=not begun, hint="ask again")
 
 
-def _texts(value: object) -> list[str]:
-    return [value] if isinstance(value, str) else [str(item) for item in value or ()]  # type: ignore[attr-defined]
+def _hosts(value: object) -> tuple[str, ...]:
+    hosts = [value] if isinstance(value, str) else [str(item) for item in value or ()]  # type: ignore[attr-defined]
+    for host in hosts:
+        if not resource.is_host(host):
+            raise UsageError(
+                f"allowed_hosts: '{host}' is no host", hint="write a whole name in lower case, such as qwen.example.com"
+            )
+    return tuple(hosts)
