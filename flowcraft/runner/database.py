@@ -21,8 +21,8 @@ from flowcraft.runner.ledger_schema import APPLICATION_ID, MIGRATIONS
 FILE = "flowcraft.db"
 BUSY_S = 30.0  # how long a commit waits for those of other processes; each takes milliseconds
 ALONE_S = 10.0  # how long a migration waits for other processes to leave
-CHECKPOINT_BYTES = 4 * 1024 * 1024  # of log; beyond it a checkpoint is tried
-CHECKPOINT_COMMITS = 200  # between two looks at the size of the log
+CHECKPOINT_BYTES = 4 * 1024 * 1024  # of log that a new process does not leave behind
+CHECKPOINT_COMMITS = 200  # between two checkpoints while we write
 
 _MAGIC = b"SQLite format 3\0"
 _KEEP_OUT = "*\n"  # .gitignore: what models have said is nobody else's business
@@ -80,19 +80,20 @@ class Database:
                 raise
             self.commits += 1
             if self.commits % CHECKPOINT_COMMITS == 0:
-                self.checkpoint()
+                # The log keeps its length and is written again from its start: making a file longer costs more.
+                self.checkpoint("PASSIVE", at_least_bytes=0)
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of one query."""
         with self._lock, self._translated():
             return self._connected().execute(sql, values).fetchall()
 
-    def checkpoint(self, *, at_least_bytes: int = CHECKPOINT_BYTES) -> bool:
-        """Move the log into the database if it is long and no other process has it open."""
+    def checkpoint(self, mode: str = "TRUNCATE", *, at_least_bytes: int = CHECKPOINT_BYTES) -> bool:
+        """Move the log into the database if it is that long and no other process has it open."""
         with suppress(OSError):
             if os.stat(f"{self.path}-wal").st_size >= at_least_bytes and self._lock_folder(fcntl.LOCK_EX):
                 try:
-                    self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self._connected().execute(f"PRAGMA wal_checkpoint({mode})")
                 finally:
                     self._lock_folder(fcntl.LOCK_SH, wait_s=ALONE_S)
                 return True

@@ -1,15 +1,17 @@
 """The values of a run as the text of a row, and back; money stays decimal, unknown stays unknown."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from decimal import Decimal
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from flowcraft.llm.base import ChatRequest, LLMResponse, Usage
 from flowcraft.runner.outcome import Attempt, Outcome
 
+# Decimals become text (`default`), so that no digit of money is lost.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 _MONEY = ("cost", "credits", "saved_usd")
 
@@ -17,10 +19,11 @@ _MONEY = ("cost", "credits", "saved_usd")
 def text_of(value: Any) -> str:
     """`value` as compact JSON that every database can hold."""
     text = _encode(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, from a program's output
-        return json.dumps(value, separators=(",", ":"), default=str)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, from a program's output
+            return json.dumps(value, separators=(",", ":"), default=str)
     return text
 
 
@@ -38,7 +41,7 @@ def outcome_from(text: str) -> Outcome:
 
 
 def attempt_data(attempt: Attempt) -> dict[str, Any]:
-    """An attempt as plain data."""
+    """An attempt as data that `text_of` can write."""
     return _fields(attempt) | {"usage": usage_data(attempt.usage)}
 
 
@@ -75,16 +78,18 @@ def request_data(request: ChatRequest) -> dict[str, Any]:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    return {name: _plain(getattr(value, name)) for name in _names(value.__class__)}
+    names, values = _reader(value.__class__)
+    return dict(zip(names, values(value), strict=True))
+
+
+@lru_cache(maxsize=16)
+def _reader(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    return _names(kind), attrgetter(*_names(kind))
 
 
 @lru_cache(maxsize=16)
 def _names(kind: Any) -> tuple[str, ...]:
     return tuple(one.name for one in fields(kind))
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Decimal) else value
 
 
 def _known(kind: Any, row: Mapping[str, Any]) -> dict[str, Any]:

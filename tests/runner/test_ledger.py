@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowcraft.core.errors import LedgerError, UsageError
-from flowcraft.runner.database import Database
+from flowcraft.runner.database import CHECKPOINT_COMMITS, Database
 from flowcraft.runner.ledger_schema import APPLICATION_ID, MIGRATIONS
 from flowcraft.runner.runlock import RunLock, check_free, is_running
 
@@ -160,6 +160,18 @@ def test_nobody_checkpoints_while_another_connection_is_open(folder: Path) -> No
 
     assert (beside, alone) == (False, True)
     assert [row["id"] for row in first.rows("SELECT id FROM runs")] == ["one"]
+
+
+def test_the_log_does_not_grow_with_the_number_of_commits(folder: Path) -> None:
+    database = Database(folder)
+    lengths = []
+    for _ in range(3):
+        for _ in range(CHECKPOINT_COMMITS):
+            with database.write() as connection:
+                connection.execute("PRAGMA user_version=1")
+        lengths.append((folder / "flowcraft.db-wal").stat().st_size)
+
+    assert lengths[2] < 1.5 * lengths[0]
 
 
 WRITER = f"""
