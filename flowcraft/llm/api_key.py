@@ -12,8 +12,8 @@ class ApiKey:
 
     def __init__(self, variable: str | None, base_url: str, *, given: str | None = None) -> None:
         self._variable = variable
-        self._base_url = base_url
         self._given = given
+        self._keyless = _may_be_keyless(base_url, named=variable is not None)
 
     def value(self) -> str:
         """The key; empty if there is none."""
@@ -23,7 +23,7 @@ class ApiKey:
 
     def check_keyless(self) -> None:
         """Raise AuthError unless the service may be asked without a key."""
-        if _may_be_keyless(self._base_url, named=self._variable is not None):
+        if self._keyless:
             return
         name = self._variable
         raise AuthError(

@@ -25,6 +25,7 @@ from flowcraft.core.retry import RetryPolicy, RetryQuota
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import Answer, BaseLLMProvider, ChatRequest, Delta, Deltas, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallObserver, CallStarted, Event
+from flowcraft.llm.factory import code_of, is_ours
 from flowcraft.llm.limits import Limiter
 from flowcraft.llm.pricebook import rates
 from flowcraft.llm.routing import Choice
@@ -54,7 +55,8 @@ class Attempt:
         with limiter.turn(request.scope) if limiter else nullcontext():
             provider = self._call.provider(self.choice.model)
             self._begin(request)
-            for delta in provider.deltas(request):
+            ours = is_ours(type(provider))
+            for delta in provider.deltas(request) if ours else _foreign(provider, request):
                 self.answer.add(delta)
                 yield delta
 
@@ -70,10 +72,11 @@ class Attempt:
         """The whole answer with its cost; raises IncompleteStream if it is not whole."""
         model = self.choice.model
         response = self.answer.response()
-        response = replace(response, provider=model.provider, model=response.model or model.model)
-        if response.cost is None:
+        cost = response.cost
+        if cost is None:
             price = rates(model)
-            response = replace(response, cost=price.cost(response.usage) if price else None)
+            cost = price.cost(response.usage) if price else None
+        response = replace(response, provider=model.provider, model=response.model or model.model, cost=cost)
         self._tell(response=response)
         seconds = time.monotonic() - self._start_s
         log.info("%s answered in %.2f s: %s, %s", model.name, seconds, response.finish_reason, _tokens(response))
@@ -174,6 +177,22 @@ def _is_down(error: ProviderError) -> bool:
     return (
         error.retryable or isinstance(error, _DOWN) or (error.status or 0) in (404, 410) or (error.status or 0) >= 500
     )
+
+
+def _foreign(provider: BaseLLMProvider, request: ChatRequest) -> Iterator[Delta]:
+    """What a provider of others answers; whatever it does beside what was agreed is its failure."""
+    try:
+        for delta in provider.deltas(request):
+            if not isinstance(delta, Delta):
+                raise TypeError(f"deltas yielded {type(delta).__name__}, Delta is wanted")
+            yield delta
+    except FlowcraftError:
+        raise
+    except OSError as error:  # its connection, most likely
+        raise TransportError(f"the provider failed: {type(error).__name__}: {error}", hint="try again") from error
+    except Exception as error:
+        hint = code_of(type(provider))
+        raise ProviderError(f"the provider failed: {type(error).__name__}: {error}", hint=hint) from error
 
 
 def streamed(call: Call, *, show: bool = True) -> Deltas:

@@ -123,6 +123,7 @@ class Adapter(requests.adapters.HTTPAdapter):
     """The transport adapter of requests with breakable connections, and without cookies."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        self._known: dict[str, Any] = {}
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
@@ -131,6 +132,14 @@ class Adapter(requests.adapters.HTTPAdapter):
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = _POOLS
         return manager
+
+    def get_connection_with_tls_context(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
+        """The pool for an address; found once, since proxies and certificates stay the same in here."""
+        url = request.url or ""
+        pool = self._known.get(url)
+        if pool is None or pool.pool is None:  # closed, when too many others came in between
+            pool = self._known[url] = super().get_connection_with_tls_context(request, *args, **kwargs)
+        return pool
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         """Only what is used here; filling a cookie jar for each answer is a tenth of a call."""

@@ -5,7 +5,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -34,6 +34,7 @@ from flowcraft.llm.routing import Choice, Named, choose
 log = logging.getLogger(__name__)
 
 _PROVIDERS = ProviderNames()
+_CHOICES_KEPT = 1000
 
 
 class LLMIntegration:
@@ -59,6 +60,7 @@ class LLMIntegration:
         self._given = dict(providers or {})
         self._made: dict[str, BaseLLMProvider] = {}
         self._observer = observer
+        self._choices: dict[tuple[str | None, str | Named | None], Choice] = {}
         self._telemetry = _telemetry(self.settings.llm.telemetry)
         self._jitter = jitter
         self._policy = RetryPolicy(retries=self.settings.llm.retries)
@@ -70,8 +72,15 @@ class LLMIntegration:
 
     def choose(self, stage_name: str | None = None, model: str | Named | None = None) -> Choice:
         """The model that would answer for `stage_name`, and why; calls nothing."""
+        # The same for ever: settings are frozen. Kept, since a runner asks for each of its many calls.
+        known = self._choices.get((stage_name, model))
+        if known is not None:
+            return known
         named = Named(model) if isinstance(model, str) else model
-        return choose(self.settings, _PROVIDERS, stage=stage_name, named=named)
+        choice = choose(self.settings, _PROVIDERS, stage=stage_name, named=named)
+        if len(self._choices) < _CHOICES_KEPT:
+            self._choices[stage_name, model] = choice
+        return choice
 
     def get_current_model_info(self, stage_name: str | None = None) -> dict[str, Any]:
         """Provider, model, type (cheap or expensive), cause and its place for `stage_name`, as a dict."""
@@ -141,8 +150,9 @@ class LLMIntegration:
         self._scope.cancel()
         with self._lock:
             made, self._made = self._made, {}
-        for provider in (*made.values(), *self._given.values()):
-            provider.close()
+        with ExitStack() as stack:  # all of them, also after one that raises
+            for provider in (*made.values(), *self._given.values()):
+                stack.callback(provider.close)
 
     def __enter__(self) -> "LLMIntegration":
         return self

@@ -155,6 +155,8 @@ def quoted(text: str | bytes, secrets: Iterable[str] = ()) -> str:
         text = text.decode("utf-8", "replace")
     for secret in secrets:
         text = text.replace(secret, "***")
+    if len(text) <= QUOTE_CHARS and text.isprintable() and " " not in text:
+        return text  # ids and words, as nearly all are
     text = text[: 8 * QUOTE_CHARS]
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
