@@ -285,6 +285,8 @@ def checked_messages(messages: Sequence[LLMMessage]) -> tuple[LLMMessage, ...]:
 
 def _from_response(chat: Callable[..., LLMResponse], request: ChatRequest) -> Iterator[Delta]:
     response = chat(request.messages, **request.params)
+    if not isinstance(response, LLMResponse):
+        raise TypeError(f"chat_completion returned {type(response).__name__}, LLMResponse is wanted")
     yield Delta(
         content=response.content,
         reasoning=response.reasoning,
@@ -297,6 +299,8 @@ def _from_response(chat: Callable[..., LLMResponse], request: ChatRequest) -> It
 
 def _from_pieces(pieces: Iterator[str]) -> Iterator[Delta]:
     for piece in pieces:
+        if not isinstance(piece, str):
+            raise TypeError(f"stream_completion yielded {type(piece).__name__}, str is wanted")
         yield Delta(content=piece)
     response = getattr(pieces, "response", None)
     if isinstance(response, LLMResponse):

@@ -11,12 +11,13 @@ from collections.abc import Collection, Iterator
 from importlib import import_module
 from typing import ClassVar
 
-from flowcraft.core.errors import UsageError
+from flowcraft.core.errors import FlowcraftError, UsageError
 from flowcraft.core.problems import did_you_mean
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import BaseLLMProvider
 
 ENTRY_POINTS = "flowcraft.providers"
+_REPAIR = "install or repair the package that brings it"
 
 BUILT_IN = {
     "acp": "flowcraft.llm.providers.acp:AcpProvider",
@@ -86,22 +87,29 @@ class LLMProviderFactory:
         module, _, attribute = place.partition(":")
         try:
             found = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise UsageError(
-                f"provider '{name}' cannot be loaded from {place}: {error}",
-                hint="install or repair the package that brings it",
-            ) from error
+        except Exception as error:  # a module of others may raise anything
+            raise UsageError(f"provider '{name}' cannot be loaded from {place}: {error}", hint=_REPAIR) from error
         if not (isinstance(found, type) and issubclass(found, BaseLLMProvider)):
-            raise UsageError(f"provider '{name}': {place} is no subclass of BaseLLMProvider")
+            raise UsageError(f"provider '{name}': {place} is no subclass of BaseLLMProvider", hint=_REPAIR)
         return found
 
     @classmethod
     def create(cls, config: ModelSettings) -> BaseLLMProvider:
-        """A provider for the model `config`; raises UsageError if there is no such provider."""
+        """A provider for the model `config`; raises UsageError if there is none or it cannot be made."""
         provider = cls.provider_class(config.provider)
         if not provider.provider_name:
             provider.provider_name = config.provider
-        return provider(config) if _takes_config(provider) else provider()
+        try:
+            return provider(config) if _takes_config(provider) else provider()
+        except FlowcraftError:
+            raise
+        except Exception as error:
+            if is_ours(provider):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise UsageError(
+                f"provider '{config.provider}' cannot be made: {reason}", hint=code_of(provider)
+            ) from error
 
     @classmethod
     def _installed(cls) -> dict[str, str]:
@@ -112,6 +120,16 @@ class LLMProviderFactory:
                 found = metadata.entry_points(group=ENTRY_POINTS)
                 cls._plugins = {entry.name: entry.value for entry in found if entry.name not in BUILT_IN}
             return cls._plugins
+
+
+def is_ours(provider: type[BaseLLMProvider]) -> bool:
+    """Whether FlowCraft brings this class: what goes wrong in it unforeseen is a bug, and stays visible as one."""
+    return provider.__module__.partition(".")[0] == "flowcraft"
+
+
+def code_of(provider: type[BaseLLMProvider]) -> str:
+    """A hint to whoever has written a provider that fails unforeseen."""
+    return f"the mistake is in its own code: {provider.__module__}.{provider.__qualname__}"
 
 
 def _takes_config(provider: type[BaseLLMProvider]) -> bool:
