@@ -189,12 +189,76 @@ def test_status_names_the_key_that_is_used_and_does_not_show_it(
     assert "https://dashscope.aliyuncs.com" in out
 
 
+def test_is_about_the_model_that_the_settings_use(
+    run: Run, service: QwenProcess, path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = workspace / "mine" / "login.json"
+    (workspace / "settings.yaml").write_text(
+        f"""\
+llm:
+  cheap_model: [far, near]
+  models:
+    far: {{provider: openai, model: x, base_url: "https://far.example/v1"}}
+    near:
+      provider: qwen-code
+      model: qwen3-max
+      oauth_path: {own}
+      oauth_base_url: {service.base_url}
+      allowed_hosts: ["127.0.0.1"]
+    abroad: {{provider: qwen-code, model: qwen3-max, region: singapore}}
+"""
+    )
+
+    assert run("login", "qwen")[0] == 0
+    assert (own.exists(), path.exists()) == (True, False)
+    facts = json.loads(run("status", "--json")[1])
+    assert (facts["model"], facts["file"], facts["service"]) == ("near (qwen3-max)", str(own), service.resource_url)
+    monkeypatch.setenv("DASHSCOPE_API_KEY", f"sk-{CANARY}")
+    assert "https://dashscope-intl.aliyuncs.com/" in run("status", "--model", "abroad")[1]
+    assert run("logout", "--yes")[0] == 0
+    assert not own.exists()
+
+
+def test_status_shows_where_the_token_goes_not_where_its_file_would_send_it(
+    run: Run, service: QwenProcess, path: Path, workspace: Path
+) -> None:
+    write(path, service.credentials(resource_url="https://evil.example/v1"))
+
+    code, out, _ = run("status")
+    assert code == 1
+    assert "evil" not in out
+    assert "allowed_hosts" in out
+
+    file = workspace / "settings.yaml"
+    file.write_text(file.read_text().replace('allowed_hosts: ["127.0.0.1"]', "base_url: https://qwen.example/v1"))
+    code, out, _ = run("status")
+    assert code == 0, out
+    assert "https://qwen.example/v1" in out
+
+
+def test_status_tells_a_key_that_cannot_be_one_of_the_plan(
+    run: Run, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAILIAN_CODING_PLAN_API_KEY", f"sk-{CANARY}")
+
+    code, out, _ = run("status")
+
+    assert code == 1
+    assert "sk-sp-" in out
+
+
+def test_the_vendors_ended_tier_is_no_matter_of_a_private_service(run: Run, service: QwenProcess, path: Path) -> None:
+    assert "free tier" not in run("login", "qwen")[2]
+
+
 def test_signs_out_after_asking(run: Run, service: QwenProcess, path: Path) -> None:
     write(path, service.credentials())
 
     code, _, err = run("logout", typed="n\n")
-    assert (code, path.exists()) == (130, True)
+    assert (code, path.exists()) == (1, True)
     assert "The qwen-code CLI is signed out, too" in err
+    assert "nothing was deleted" in err
+    assert "interrupted" not in err
 
     code, out, _ = run("logout", typed="y\n")
     assert (code, path.exists()) == (0, False)

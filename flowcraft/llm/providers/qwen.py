@@ -52,9 +52,14 @@ def access(config: ModelSettings, env: Mapping[str, str] = os.environ) -> Access
     if variable is None and auth == "api-key":
         variable = STUDIO_KEY
     if variable is None or auth == "oauth":
-        path = options.get("oauth_path")
-        return Access(base_url, login=Path(path).expanduser() if path else credentials.default_path())
+        return Access(base_url, login=login_path(config))
     return Access(base_url or REGIONS[DEFAULT_REGIONS.get(variable, "beijing")].base_url, key_variable=variable)
+
+
+def login_path(config: ModelSettings) -> Path:
+    """Where the login of a qwen-code model is kept, used or not."""
+    path = config.options.get("oauth_path")
+    return Path(os.path.abspath(Path(path).expanduser())) if path else credentials.default_path()
 
 
 class QwenCodeProvider(BaseLLMProvider):
@@ -95,14 +100,35 @@ class QwenCodeProvider(BaseLLMProvider):
 
     def missing(self) -> str | None:
         """See the base class."""
-        if self.access.key_variable:
-            return None if self._key() else f"${self.access.key_variable}"
+        variable, key = self.access.key_variable, self._key()
+        if variable and self._is_misplaced(key):
+            return f"a key of the Coding Plan in ${variable} (they start with sk-sp-)"
+        if variable:
+            return None if key else f"${variable}"
         assert self.access.login is not None
         try:
             found = credentials.read(self.access.login)
         except ProviderError as error:
             return f"a login or an API key ({error.message})"
+        try:
+            self.service(found)
+        except ProviderError as error:
+            return f"allowed_hosts or base_url ({error.message})"
         return None if found.alive() or found.refresh_token else "a new login (`flowcraft auth login qwen`)"
+
+    def service(self, found: Credentials) -> str:
+        """The base URL to which the token goes: the one of the settings, else the login's, if that is allowed.
+
+        Else the vendor's own, if the vendor has given the token; raises AuthError for a private service's.
+        """
+        base_url = self.access.base_url or self._named(found)
+        if base_url is None and self.config.options.get("oauth_base_url"):
+            raise AuthError(
+                "the login names no service that its token may go to",
+                sent=False,
+                hint="add its host to allowed_hosts of the model, or set base_url",
+            )
+        return (base_url or resource.DEFAULT).rstrip("/")
 
     def close(self) -> None:
         """Close the kept connections; a later call opens new ones."""
@@ -154,7 +180,7 @@ class QwenCodeProvider(BaseLLMProvider):
                 sent=False,
                 hint=self._how_to_sign_in(),
             )
-        if access.key_variable == CODING_KEY and not key.startswith("sk-sp-"):
+        if self._is_misplaced(key):
             raise AuthError(
                 f"the key in {CODING_KEY} is not one of the Coding Plan, they start with sk-sp-",
                 sent=False,
@@ -164,29 +190,18 @@ class QwenCodeProvider(BaseLLMProvider):
         return url, {**own, "Authorization": f"Bearer {key}"}
 
     def _target(self, found: Credentials) -> Target:
-        """Where the token goes: as the settings say, else as the login does, if that is an allowed host."""
-        base_url = self.access.base_url
-        if base_url is None and found.resource_url:
-            base_url = resource.base_url(found.resource_url, self._more_hosts)
-        base_url = (base_url or self._default_service(found)).rstrip("/")
+        base_url = self.service(found)
+        if found.resource_url and not (self.access.base_url or self._named(found) or self._warned):
+            self._warned = True
+            resource.warn_refused()
         url = f"{base_url}/chat/completions"
         if prepared_host(url) != resource.host_of(base_url):
             why = "the address of the service is ambiguous, so no token goes there"
             raise AuthError(why, sent=False, hint="set base_url of the model")
         return url, {**dashscope.headers("qwen-oauth"), "Authorization": f"Bearer {found.access_token}"}
 
-    def _default_service(self, found: Credentials) -> str:
-        """Where a token goes whose login names no allowed host: to the vendor, if the vendor gave it."""
-        if self.config.options.get("oauth_base_url"):
-            raise AuthError(
-                "the login names no service that its token may go to",
-                sent=False,
-                hint="add its host to allowed_hosts of the model, or set base_url",
-            )
-        if found.resource_url and not self._warned:
-            self._warned = True
-            resource.warn_refused()
-        return resource.DEFAULT
+    def _named(self, found: Credentials) -> str | None:
+        return resource.base_url(found.resource_url, self._more_hosts) if found.resource_url else None
 
     def _shape(self, body: dict[str, Any]) -> None:
         if self._tokens is not None or dashscope.is_own_host(str(self.access.base_url)):
@@ -195,6 +210,9 @@ class QwenCodeProvider(BaseLLMProvider):
     def _source(self, path: Path) -> TokenSource:
         service = oauth_service(self.config.options.get("oauth_base_url"))
         return TokenSource(path, service, may_send_to=lambda url: resource.base_url(url, self._more_hosts) is not None)
+
+    def _is_misplaced(self, key: str) -> bool:
+        return self.access.key_variable == CODING_KEY and bool(key) and not key.startswith("sk-sp-")
 
     def _key(self) -> str:
         return os.environ.get(self.access.key_variable or "", "").strip()
