@@ -123,7 +123,7 @@ class Call:
         self._policy = policy
         self._quota = quota
         self._jitter = jitter
-        self._models = [replace(choice, model=model) for model in (choice.model, *choice.fallbacks)]
+        self._models = [choice, *(replace(choice, model=model) for model in choice.fallbacks)]
         self._tries = 0
         self._event: Event = "first"
 
