@@ -120,7 +120,8 @@ class Guard:
             "first_event": f"nothing of the answer had come after {limit}",
             "idle": f"the answer stopped: nothing more came for {limit}",
         }[what]
-        hint = f"raise llm.timeouts.{what} if the service is only slow"
+        limits = "the timeout of the call, or llm.timeouts.total," if what == "total" else f"llm.timeouts.{what}"
+        hint = f"raise {limits} if the service is only slow"
         return DeadlineError(message, sent=self.sent, retryable=what != "total", hint=hint)
 
 

@@ -56,6 +56,10 @@ class LLMIntegration:
     ) -> None:
         if settings is None:
             settings = SettingsManager()
+        if not isinstance(settings, (SettingsManager, Settings)):
+            raise UsageError(
+                f"a {type(settings).__name__} is no settings", hint="LLMIntegration(SettingsManager(path))"
+            )
         self.settings = settings.settings if isinstance(settings, SettingsManager) else settings
         self._given = dict(providers or {})
         self._made: dict[str, BaseLLMProvider] = {}
@@ -177,7 +181,7 @@ class LLMIntegration:
             self._renew()
         if self._scope.cancelled:
             raise UsageError("this LLMIntegration is closed", hint="make a new one, or call inside its `with` block")
-        own = Scope(choice.model.timeouts.total if timeout is None else timeout, parent=self._scope)
+        own = Scope(choice.model.timeouts.total if timeout is None else _seconds(timeout), parent=self._scope)
         if scope is not None:
             own.join(scope)
         return own
@@ -207,6 +211,12 @@ class LLMIntegration:
             if model.name not in self._limiters:
                 self._limiters[model.name] = Limiter(model.max_concurrency, model.requests_per_minute)
             return self._limiters[model.name]
+
+
+def _seconds(timeout: float) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise UsageError(f"timeout is {timeout!r}, a number above 0 is wanted", hint="give seconds, such as timeout=30")
+    return timeout
 
 
 def _telemetry(wanted: str) -> OpenTelemetry | None:

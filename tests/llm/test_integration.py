@@ -352,3 +352,19 @@ def test_threads_share_one_integration() -> None:
         thread.join()
 
     assert answers == {number: f"n{number}" for number in range(16)}
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "5", True, [1]])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_timeout_must_be_a_number_of_seconds(timeout: Any, stream: bool) -> None:
+    with integration(small=ScriptedProvider()) as llm, pytest.raises(UsageError, match="timeout is") as caught:
+        llm.stream_completion(HELLO, timeout=timeout) if stream else llm.chat_completion(HELLO, timeout=timeout)
+
+    assert caught.value.hint == "give seconds, such as timeout=30"
+
+
+def test_settings_are_not_the_path_of_a_file() -> None:
+    with pytest.raises(UsageError, match="str is no settings") as caught:
+        LLMIntegration("settings.yaml")  # type: ignore[arg-type]
+
+    assert caught.value.hint == "LLMIntegration(SettingsManager(path))"
