@@ -21,8 +21,9 @@ _AUTH = {"authentication_error", "invalid_api_key", "invalidapikey", "permission
 _AUTH |= {"unauthorized", "invalid_authentication", "access_denied"}
 _RATE = {"rate_limit_error", "rate_limit_exceeded", "rate_limit", "too_many_requests", "throttling"}
 _REQUEST = {"invalid_request_error", "invalid_request", "invalid_parameter", "not_found_error", "model_not_found"}
-_REQUEST |= {"content_filter", "content_policy_violation", "data_inspection_failed", "datainspectionfailed"}
-_REQUEST |= {"context_length_exceeded", "exceed_context_size_error", "request_too_large", "not_supported_error"}
+_UNWANTED = {"content_filter", "content_policy_violation", "data_inspection_failed", "datainspectionfailed"}
+_LONG = {"context_length_exceeded", "exceed_context_size_error", "request_too_large"}
+_REQUEST |= {"not_supported_error"} | _UNWANTED | _LONG
 # Said inside an answer, these words stand for the status that would have been sent before it.
 _STATUS = {"rate_limit_error": 429, "overloaded_error": 529, "timeout_error": 504, "api_error": 500}
 
@@ -111,8 +112,19 @@ def _refusal(status: int, words: frozenset[str], said: str) -> ProviderError:
         )
     if status >= 500:
         return ProviderError(f"the service failed: {said}", retryable=status != 501, hint="try later")
-    retryable = status in (408, 425)
-    return ProviderError(f"the service refused the request: {said}", retryable=retryable)
+    return ProviderError(
+        f"the service refused the request: {said}", retryable=status in (408, 425), hint=_way_out(status, words)
+    )
+
+
+def _way_out(status: int, words: frozenset[str]) -> str:
+    if status in (408, 425):
+        return "try again"
+    if status == 413 or words & _LONG:
+        return "shorten the request, or use a model with a larger context"
+    if words & _UNWANTED:
+        return "word the request differently, or use another model"
+    return "compare the parameters and messages with what this model takes"
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

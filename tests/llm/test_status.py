@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flowcraft.llm.status import fault_in, quoted, request_id, retry_after_s
+from flowcraft.llm.status import fault_in, quoted, refusal, request_id, retry_after_s
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,29 @@ def test_knows_the_request_by_the_usual_headers() -> None:
     assert request_id({"x-request-id": "a", "cf-ray": "b"}) == "a"
     assert request_id({"cf-ray": "b\x1b"}) == "b"
     assert request_id({}) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (400, None, "compare the parameters and messages with what this model takes"),
+        (422, "invalid_request_error", "compare the parameters and messages with what this model takes"),
+        (400, "exceed_context_size_error", "shorten the request, or use a model with a larger context"),
+        (400, "context_length_exceeded", "shorten the request, or use a model with a larger context"),
+        (413, None, "shorten the request, or use a model with a larger context"),
+        (400, "data_inspection_failed", "word the request differently, or use another model"),
+        (408, None, "try again"),
+        (425, None, "try again"),
+    ],
+)
+def test_a_refusal_says_what_to_do(status: int, code: str | None, hint: str) -> None:
+    fault = fault_in({"error": {"message": "no", "code": code}})
+
+    assert refusal(status, {}, fault, "").hint == hint
+
+
+@pytest.mark.parametrize(
+    "status", [400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 425, 429, 451, 500, 501, 503, 529]
+)
+def test_every_refusal_has_a_hint_but_that_of_credentials_which_the_provider_gives(status: int) -> None:
+    assert bool(refusal(status, {}, None, "no").hint) is (status != 401)
