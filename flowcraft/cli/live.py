@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console, Group
@@ -42,6 +42,9 @@ class View(Protocol):
     def show(self, event: Event) -> None:
         """Take in the next event."""
 
+    def paused(self) -> AbstractContextManager[None]:
+        """A block in which the terminal belongs to somebody else."""
+
 
 @contextmanager
 def open_view(stream: TextIO) -> Iterator[View]:
@@ -63,6 +66,9 @@ class Lines:
     def show(self, event: Event) -> None:
         for line in lines(event):
             print(line, file=self._stream, flush=True)
+
+    def paused(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class LiveList:
@@ -90,6 +96,14 @@ class LiveList:
             self._say(_summary(event.record, self._shown))
         else:
             self._say(lines(event))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self.live.stop()
+        try:
+            yield
+        finally:
+            self.live.start()
 
     def _finish(self, outcome: Outcome) -> None:
         word, style = _MARKS[outcome.status]
@@ -144,7 +158,7 @@ def _who(event: StageStarted) -> str:
 
 
 def _details(outcome: Outcome) -> str:
-    if outcome.status == "skipped":
+    if outcome.status in ("skipped", "waiting"):
         return outcome.reason or ""
     if outcome.cached_from:
         saved = "" if outcome.saved_usd is None else f", saved {money(outcome.saved_usd)}"

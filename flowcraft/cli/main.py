@@ -24,6 +24,8 @@ INTERRUPTED = 130
 _COMMANDS = {
     "run": ("flowcraft.cli.run:run", "Run a pipeline."),
     "resume": ("flowcraft.cli.run:resume", "Go on with a run after a crash, Ctrl-C or failure."),
+    "approve": ("flowcraft.cli.decide:approve", "Approve what a run waits for, and go on."),
+    "reject": ("flowcraft.cli.decide:reject", "Reject what a run waits for."),
     "runs": ("flowcraft.cli.runs:runs", "List the runs that are kept here."),
     "show": ("flowcraft.cli.runs:show", "Show a run, or one stage with its prompts and answers."),
     "why": ("flowcraft.cli.why:why", "Say why a stage ran, was cached, skipped or rejected."),

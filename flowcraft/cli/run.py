@@ -1,11 +1,11 @@
 """`flowcraft run` and `flowcraft resume`."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from flowcraft.core.settings import SettingsManager
     from flowcraft.llm.integration import LLMIntegration
     from flowcraft.pipeline.model import Pipeline
+    from flowcraft.runner.gates import Decision
     from flowcraft.runner.outcome import RunRecord
     from flowcraft.runner.session import Durable
 
-_input_option = click.option(
+input_option = click.option(
     "-i",
     "--input",
     "given",
@@ -63,7 +64,7 @@ _OPTIONS: tuple[Decorator, ...] = (
 )
 
 
-def _options(command: Any) -> Any:
+def run_options(command: Any) -> Any:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -87,18 +88,20 @@ class _Order:
     rerun_unknown: bool = False
     record: Path | None = None
     replay: Path | None = None
+    decisions: "Mapping[str, Decision]" = field(default_factory=dict)
 
 
 @click.command()
 @click.argument("file", required=False, type=FILE)
-@_input_option
-@_options
+@input_option
+@run_options
 @click.option("--record", type=click.Path(path_type=Path), metavar="PATH", help="Write all answers there for --replay.")
 @click.option("--replay", type=click.Path(path_type=Path), metavar="PATH", help="Take all answers from there, offline.")
 def run(file: Path | None, given: Sequence[str], **order: Any) -> int:
     """Run the pipeline FILE; everything is kept in .flowcraft, so that nothing is paid for twice.
 
-    Exit code 0: done, 1: a stage failed, 2: the file or the command line is wrong, 130: interrupted.
+    Exit code 0: done, 1: a stage failed, 2: the file or the command line is wrong,
+    3: it waits for an approval, 4: that was refused, 130: interrupted.
     """
     fresh = list(order["fresh"])
     if file is None and fresh and fresh[-1] != "*":  # `--fresh FILE`: the name of a stage is optional
@@ -110,8 +113,8 @@ def run(file: Path | None, given: Sequence[str], **order: Any) -> int:
 
 @click.command()
 @click.argument("run_id", required=False, metavar="[RUN]")
-@_input_option
-@_options
+@input_option
+@run_options
 @click.option(
     "--on-unknown",
     type=click.Choice(["fail", "rerun"]),
@@ -124,6 +127,17 @@ def resume(run_id: str | None, given: Sequence[str], on_unknown: str, **order: A
 
     What has succeeded is not run again unless it was changed. Secret inputs are not kept: give them again with -i.
     """
+    return resumed(run_id, given, on_unknown, order)
+
+
+def resumed(
+    run_id: str | None,
+    given: Sequence[str],
+    on_unknown: str,
+    order: dict[str, Any],
+    decisions: "Mapping[str, Decision] | None" = None,
+) -> int:
+    """Go on with a run, with answers to the gates at which it waits."""
     from flowcraft.runner.ledger import FOLDER, file_hash
     from flowcraft.runner.records import open_records
     from flowcraft.runner.runlock import check_free
@@ -145,10 +159,12 @@ def resume(run_id: str | None, given: Sequence[str], on_unknown: str, **order: A
     order["keep_going"] = order["keep_going"] or kept.get("keep_going", False)
     order["settings_path"] = order["settings_path"] or (Path(kept["settings"]) if kept.get("settings") else None)
     values = {**kept.get("inputs", {}), **inputs(given)}
-    return _carried_out(row.file, values, _Order(**order, resume=row.id, rerun_unknown=on_unknown == "rerun"))
+    more: dict[str, Any] = {"resume": row.id, "rerun_unknown": on_unknown == "rerun", "decisions": decisions or {}}
+    return _carried_out(row.file, values, _Order(**order, **more))
 
 
 def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
+    from flowcraft.cli.decide import Asker
     from flowcraft.cli.live import open_view
     from flowcraft.cli.models import fetch_weights, quality_note
     from flowcraft.cli.report import dump
@@ -178,11 +194,15 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
                 workspace=order.workspace,
                 on_event=view.show,
                 durable=_durable(pipeline, values, chosen, order),
+                ask=Asker(view) if _somebody_is_there(stream) else None,
+                decisions=order.decisions,
             )
     if order.record:
         _write_recording(order.record, record, order.workspace)
     if record.status in ("failed", "interrupted"):
         click.echo(f"continue with: flowcraft resume {record.id}", file=stream)
+    if record.status == "paused":
+        click.echo(f"decide with: flowcraft approve {record.id}, or: flowcraft reject {record.id}", file=stream)
     if order.as_json:
         click.echo(dump(record.to_json()))
     if not order.replay:
@@ -220,6 +240,10 @@ def _durable(pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str
             "inputs": {name: value for name, value in values.items() if name not in secret},
         },
     )
+
+
+def _somebody_is_there(stream: TextIO) -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and stream.isatty()
 
 
 def _integration(manager: "SettingsManager", recording: Path | None) -> "LLMIntegration":

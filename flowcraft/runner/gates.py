@@ -60,6 +60,10 @@ class Opened:
             return False
         return (datetime.now(timezone.utc) - datetime.fromisoformat(since)).total_seconds() > timeout_s
 
+    def paths(self) -> list[str]:
+        """The gates that have waited for an answer."""
+        return list(self._read())
+
     def waits(self, path: str) -> None:
         """Note that nobody has answered."""
         known = self._read()

@@ -1,0 +1,103 @@
+"""`approve` and `reject`: the answer to a gate at which a run waits; and asking it on a terminal."""
+
+import select
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from flowcraft.cli.run import input_option, resumed, run_options
+from flowcraft.core.errors import UsageError
+from flowcraft.core.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from flowcraft.runner.gates import Decision
+
+_stage_option = click.option("--stage", metavar="STAGE", help="Which gate, where several wait.")
+_comment_option = click.option("--comment", default="", metavar="TEXT", help="Kept with the decision.")
+
+
+class Pausable(Protocol):
+    """A view that leaves the terminal alone for a while."""
+
+    def paused(self) -> AbstractContextManager[None]: ...
+
+
+@click.command()
+@click.argument("run_id", required=False, metavar="[RUN]")
+@_stage_option
+@_comment_option
+@input_option
+@run_options
+def approve(run_id: str | None, stage: str | None, comment: str, given: Sequence[str], **order: Any) -> int:
+    """Approve the gate at which RUN (default: the latest) waits, and go on with it."""
+    return _decided(run_id, stage, comment, given, order, approved=True)
+
+
+@click.command()
+@click.argument("run_id", required=False, metavar="[RUN]")
+@_stage_option
+@_comment_option
+@input_option
+@run_options
+def reject(run_id: str | None, stage: str | None, comment: str, given: Sequence[str], **order: Any) -> int:
+    """Reject the gate at which RUN (default: the latest) waits; the run ends with exit code 4."""
+    return _decided(run_id, stage, comment, given, order, approved=False)
+
+
+def _decided(
+    run_id: str | None, stage: str | None, comment: str, given: Sequence[str], order: dict[str, Any], *, approved: bool
+) -> int:
+    from flowcraft.runner.gates import Decision, Opened
+    from flowcraft.runner.ledger import FOLDER
+    from flowcraft.runner.records import open_records
+
+    root = Path(order["workspace"] or ".").resolve()
+    with open_records(root) as (records, _):
+        row = records.run(run_id)
+        ended = {path for path, one in records.stages(row.number).items() if one.status == "succeeded"}
+    waiting = [path for path in Opened(root / FOLDER / "runs" / row.id).paths() if path not in ended]
+    if row.status != "paused" or not waiting:
+        raise UsageError(f"run {row.id} waits for no decision: it is {row.status}", hint="flowcraft runs")
+    if stage is not None and stage not in waiting:
+        raise UsageError(f"no gate '{stage}' waits in run {row.id}", hint=did_you_mean(stage, waiting))
+    if stage is None and len(waiting) > 1:
+        raise UsageError(f"run {row.id} waits at several gates", hint=f"--stage {' or '.join(waiting)}")
+    decision = Decision(approved=approved, comment=comment, by=_user())
+    return resumed(row.id, given, "fail", order, {stage or waiting[0]: decision})
+
+
+class Asker:
+    """Asks on the terminal."""
+
+    def __init__(self, view: Pausable) -> None:
+        self._view = view
+
+    def __call__(self, path: str, text: str, limit_s: float | None) -> "Decision | None":
+        from flowcraft.cli.screen import clean
+        from flowcraft.runner.gates import Decision
+
+        with self._view.paused():
+            click.echo(f"{clean(path)} asks:\n{clean(text).rstrip()}", err=True)
+            click.echo("approve? [y]es, [n]o, or leave it for later (Enter): ", err=True, nl=False)
+            if limit_s is not None and not select.select([sys.stdin], [], [], limit_s)[0]:
+                return Decision(approved=False, comment=f"nobody has answered within {limit_s:.0f} s")
+            answer = sys.stdin.readline().strip().lower()
+            if answer in ("y", "yes"):
+                return Decision(approved=True, by=_user())
+            if answer in ("n", "no"):
+                click.echo("why? (Enter: no comment) ", err=True, nl=False)
+                return Decision(approved=False, comment=sys.stdin.readline().strip(), by=_user())
+        return None
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""

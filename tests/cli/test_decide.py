@@ -1,0 +1,47 @@
+"""`approve` and `reject`, by the command line: a run that waits, goes on or ends."""
+
+from pathlib import Path
+
+import pytest
+
+from flowcraft.cli.main import run_command
+
+GATED = """flowcraft: 1
+stages:
+  - {id: plan, run: echo plan >> log; echo plan}
+  - {id: gate, approve: "Go on with ${{ stages.plan.output }}?"}
+  - {id: publish, run: 'echo "published ${{ stages.gate.output.comment }}"'}
+outputs: {said: "${{ stages.publish.output }}"}
+"""
+
+
+@pytest.fixture
+def paused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """A run that waits at its gate; returns what was printed."""
+    (workspace / "g.yaml").write_text(GATED)
+    assert run_command(["run", "g.yaml"]) == 3
+    return capsys.readouterr().out
+
+
+def test_a_paused_run_says_how_to_decide(paused: str) -> None:
+    assert "gate: waiting, waits for a decision" in paused
+    assert "publish: waiting, waits for 'gate'" in paused
+    assert "decide with: flowcraft approve " in paused
+
+
+def test_an_approved_run_goes_on_where_it_was(paused: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["approve", "--comment", "fine"]) == 0
+    assert "said: published fine" in capsys.readouterr().out
+    assert Path("log").read_text() == "plan\n"
+    assert run_command(["approve"]) == 2
+    assert "waits for no decision" in capsys.readouterr().err
+
+
+def test_a_rejected_run_ends_with_4(paused: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["reject", "--comment", "not now"]) == 4
+    assert "not now" in capsys.readouterr().out
+
+
+def test_only_a_gate_that_waits_can_be_answered(paused: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["approve", "--stage", "gat"]) == 2
+    assert "did you mean 'gate'?" in capsys.readouterr().err
