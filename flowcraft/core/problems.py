@@ -1,4 +1,4 @@
-"""What is wrong with a file, where, and the fix; as text, JSON or GitHub annotations.
+"""What is wrong with a file, where, and the fix; as text, JSON, SARIF or GitHub annotations.
 
 The text form is the one of compilers: `file:line:col: error[CODE]: message`, the source line,
 a caret under the place, and a line that starts with `= help:`.
@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from urllib.parse import quote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,34 @@ def as_json(problems: Sequence[Problem]) -> str:
         for p in problems
     ]
     return json.dumps(rows, indent=2, ensure_ascii=False)
+
+
+def as_sarif(problems: Sequence[Problem], version: str) -> str:
+    """All problems as a SARIF 2.1.0 log, which code scanning services read."""
+    codes = sorted({problem.code for problem in problems})
+    driver = {"name": "flowcraft", "version": version, "rules": [{"id": code} for code in codes]}
+    results = [_sarif_result(problem, codes.index(problem.code)) for problem in problems]
+    log = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}],
+    }
+    return json.dumps(log, indent=2, ensure_ascii=False)
+
+
+def _sarif_result(problem: Problem, rule: int) -> dict[str, object]:
+    text = problem.message + (f"\nhelp: {problem.hint}" if problem.hint else "")
+    place: dict[str, object] = {"artifactLocation": {"uri": quote(problem.file)}}
+    if problem.line:
+        end = problem.column + max(problem.width, 1)
+        place["region"] = {"startLine": problem.line, "startColumn": problem.column, "endColumn": end}
+    return {
+        "ruleId": problem.code,
+        "ruleIndex": rule,
+        "level": problem.severity,
+        "message": {"text": text},
+        "locations": [{"physicalLocation": place}],
+    }
 
 
 def as_github(problem: Problem) -> str:

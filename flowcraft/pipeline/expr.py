@@ -171,6 +171,16 @@ class Script:
         return shell.filled(self.source, places, values, spill)
 
 
+def parts_of(source: str) -> list[tuple[str, str]]:
+    """The parts of a template as they are written: text, value or statement."""
+    return [(part.kind, source[part.start : part.end]) for part in _pieces(source)]
+
+
+def tree_of(source: str) -> nodes.Template:
+    """The tree of a template, which must not be changed; raises ExpressionError if it cannot be read."""
+    return template_tree(source, list(_pieces(source)))
+
+
 @lru_cache(maxsize=4096)
 def _pieces(source: str) -> tuple[Piece, ...]:
     return tuple(pieces(source))

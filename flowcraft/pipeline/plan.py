@@ -1,7 +1,8 @@
 """What can be said of a run before it starts: the values of its inputs, and the order of its stages."""
 
 import json
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowcraft.core.errors import UsageError
@@ -10,17 +11,24 @@ from flowcraft.core.schema import check_value
 from flowcraft.pipeline.model import Input, Pipeline, Stage
 
 
-def order(pipeline: Pipeline) -> list[tuple[Stage, ...]]:
+def order(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
     """The stages in levels: those of one level can run at the same time, after the levels before it."""
-    level: dict[str, int] = {}
-    waiting = {stage.id: stage for stage in pipeline.stages}
+    open_needs = {stage.id: len(set(stage.needs)) for stage in stages}
+    after: dict[str, list[str]] = {stage.id: [] for stage in stages}
+    for stage in stages:
+        for need in set(stage.needs):
+            after[need].append(stage.id)
+    level = dict.fromkeys((name for name, count in open_needs.items() if not count), 0)
+    waiting = deque(level)
     while waiting:
-        ready = [stage for stage in waiting.values() if all(need in level for need in stage.needs)]
-        for stage in ready:
-            level[stage.id] = 1 + max((level[need] for need in stage.needs), default=-1)
-            del waiting[stage.id]
+        name = waiting.popleft()
+        for follower in after[name]:
+            level[follower] = max(level.get(follower, 0), level[name] + 1)
+            open_needs[follower] -= 1
+            if not open_needs[follower]:
+                waiting.append(follower)
     levels: list[list[Stage]] = [[] for _ in range(max(level.values(), default=-1) + 1)]
-    for stage in pipeline.stages:
+    for stage in stages:
         levels[level[stage.id]].append(stage)
     return [tuple(found) for found in levels]
 

@@ -24,7 +24,7 @@ from flowcraft.runner.outcome import Outcome, Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
 CUT_OFF = "it was cut off at the limit of tokens (finish_reason 'length'): be shorter, or raise params.max_tokens"
-MAX_REASON, MAX_REASONS = 4000, 20  # characters of a reason, and reasons, sent back to the model
+MAX_REASONS = 4000  # bytes of reasons that are sent back to the model
 FILTERED = "the service held a part of the answer back (finish_reason 'content_filter')"
 
 
@@ -179,7 +179,7 @@ def _with_files(response: LLMResponse, task: Task, judge: Judge) -> _Judged:
 
 def _sent_back(answer: str, reasons: tuple[str, ...], task: Task) -> list[LLMMessage]:
     """The next two messages: the answer, and what is wrong with it."""
-    listed = "\n".join(f"- {reason[:MAX_REASON]}" for reason in reasons[:MAX_REASONS])
+    listed = "\n".join(f"- {reason}" for reason in reasons).encode()[:MAX_REASONS].decode("utf-8", "ignore")
     text = f"Your answer was not accepted:\n{listed}\n\n"
     if task.shape.files:
         text += "Answer again with all files that you change, whole, in the form that was asked for."

@@ -38,7 +38,7 @@ def refusal(given: dict[str, object], env: dict[str, str] | None = None) -> Usag
 def test_stages_run_in_levels() -> None:
     pipeline = load(Path(__file__).parent / "examples" / "change.yaml")
 
-    levels = [[stage.id for stage in level] for level in order(pipeline)]
+    levels = [[stage.id for stage in level] for level in order(pipeline.stages)]
 
     assert levels == [
         ["requirements_analysis"],

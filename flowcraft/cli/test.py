@@ -1,0 +1,75 @@
+"""`flowcraft test`: `*.test.yaml` files with scripted answers and what is expected; `--record` makes one from a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowcraft.cli.options import FILE, workspace_option
+from flowcraft.core.errors import UsageError
+
+_ENDING = ".test.yaml"
+
+
+@click.command()
+@click.argument("places", nargs=-1, type=FILE, metavar="[FILE|FOLDER]...")
+@click.option("--record", "run_id", metavar="RUN", help="Write a test that plays this run again, to the FILE.")
+@workspace_option
+def test(places: Sequence[Path], run_id: str | None, workspace: Path | None) -> int:
+    """Run the tests in FILES and folders (default: here); no model is called.
+
+    A test is a map: pipeline, inputs, answers (stage: a list, one per attempt), expect (status, stages, outputs).
+    Exit code 0: all pass, 1: some do not.
+    """
+    from flowcraft.cli.screen import clean
+    from flowcraft.runner.scripted import check, load_cases
+
+    if run_id is not None:
+        return _recorded(run_id, places, Path(workspace or ".").resolve())
+    files = _files(places or [Path()])
+    failed = passed = 0
+    for file in files:
+        for case in load_cases(file):
+            complaints = check(case)
+            click.echo(clean(f"{'FAILED' if complaints else 'ok'}  {file}: {case.name}"))
+            for complaint in complaints:
+                click.echo(clean(f"  {complaint}"))
+            failed, passed = failed + bool(complaints), passed + (not complaints)
+    click.echo(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def _files(places: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for place in places:
+        inside = (
+            sorted(one for one in place.rglob(f"*{_ENDING}") if ".flowcraft" not in one.parts)
+            if place.is_dir()
+            else [place]
+        )
+        found += inside
+    if not found:
+        raise UsageError(
+            f"there are no tests (*{_ENDING}) here", hint="make one from a run: flowcraft test --record RUN x.test.yaml"
+        )
+    return found
+
+
+def _recorded(run_id: str, places: Sequence[Path], root: Path) -> int:
+    from flowcraft.runner.records import open_records
+    from flowcraft.runner.scripted import case_of
+
+    if len(places) != 1 or not places[0].name.endswith(_ENDING):
+        raise UsageError("name the file to write", hint=f"flowcraft test --record {run_id} change{_ENDING}")
+    with open_records(root) as (records, _):
+        row = records.run(run_id)
+        data: dict[str, Any] = case_of(records, row, places[0].resolve().parent)
+    import json
+
+    try:
+        places[0].write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")  # JSON is YAML
+    except OSError as error:
+        raise UsageError(f"{places[0]} cannot be written: {error.strerror}") from None
+    click.echo(f"{places[0]}: plays run {row.id} again")
+    return 0

@@ -1,0 +1,250 @@
+"""Tests of pipelines: answers written down per stage, what is expected of the run, and a test made from a run.
+
+The models, prices and rungs are those of the settings; only the answers come from the file. Each test runs in a copy
+of the files that it names under `files`, in a folder of its own.
+"""
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowcraft.core import document
+from flowcraft.core.errors import ReplayMiss, TransportError, UsageError
+from flowcraft.core.problems import did_you_mean
+from flowcraft.core.settings import SettingsManager
+from flowcraft.core.values import ModelSettings
+from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, Usage
+from flowcraft.llm.integration import LLMIntegration
+from flowcraft.llm.routing import Choice, Named
+from flowcraft.pipeline.load import load
+from flowcraft.runner.choices import all_stages
+from flowcraft.runner.gates import Decision
+from flowcraft.runner.outcome import Attempt, Outcome, RunRecord
+from flowcraft.runner.records import Records, RunRow
+from flowcraft.runner.run import run_pipeline
+
+_KEYS = ("name", "pipeline", "inputs", "answers", "approve", "files", "expect", "settings")
+_EXPECTED = ("status", "stages", "outputs")
+_OF_STAGE = ("status", "output", "attempts", "model", "rungs", "error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One test; `answers` are by path or id of a stage, a list for successive attempts."""
+
+    file: Path
+    name: str
+    pipeline: Path
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    approve: Mapping[str, bool] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    expect: Mapping[str, Any] = field(default_factory=dict)
+    settings: Path | None = None
+
+
+def load_cases(file: Path) -> list[Case]:
+    """The tests of a file: one map, or a list of maps. Raises UsageError or DocumentError."""
+    data = document.load(file).data
+    cases = data if isinstance(data, list) else [data]
+    return [_case(file, one, number) for number, one in enumerate(cases, start=1)]
+
+
+def check(case: Case) -> list[str]:
+    """Run the test; what is not as expected. Raises FlowcraftError if it cannot be run at all."""
+    with tempfile.TemporaryDirectory(prefix="flowcraft-test-") as folder:
+        root = Path(folder)
+        for name, text in case.files.items():
+            place = root / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, encoding="utf-8")
+        script = Script(case.answers)
+        pipeline = load(case.pipeline)
+        names = {stage.id for _, stage in all_stages(pipeline)}
+        for name in case.answers:
+            if name.split("/")[-1].split("[")[0] not in names:
+                raise UsageError(f"{case.file}: no stage '{name}'", hint=did_you_mean(name, names))
+        manager = SettingsManager(case.settings)
+        with ScriptedIntegration(manager, script) as llm:
+            record = run_pipeline(
+                pipeline, case.inputs, llm=llm, workspace=root, ask=lambda path, *_: _decision(case, path)
+            )
+    return [*_differences(case, record), *script.unused()]
+
+
+class Script:
+    """The answers, handed out in order; one that is not a list is given every time."""
+
+    def __init__(self, answers: Mapping[str, Any]) -> None:
+        self._left = {name: list(value) if isinstance(value, list) else value for name, value in answers.items()}
+        self._lock = threading.Lock()
+
+    def answer(self, stage: str) -> Any:
+        """The next answer of a stage; raises ReplayMiss."""
+        with self._lock:
+            found = self._left.get(stage)
+            if found is None or found == []:
+                what = "no answer" if found is None else "no answer left"
+                raise ReplayMiss(f"the test has {what} for '{stage}'", hint=f"answers: {{{stage}: [...]}}")
+            return found.pop(0) if isinstance(found, list) else found
+
+    def unused(self) -> list[str]:
+        """Complaints about answers that nobody asked for."""
+        return [
+            f"answers.{name}: {len(left)} not asked for"
+            for name, left in self._left.items()
+            if isinstance(left, list) and left
+        ]
+
+
+class ScriptedIntegration(LLMIntegration):
+    """Chooses models as ever, and takes their answers from a script."""
+
+    def __init__(self, settings: SettingsManager, script: Script) -> None:
+        self._script = script
+        self._asking = threading.local()  # a call is made in the thread that has chosen its model
+        super().__init__(settings, jitter=lambda: 0.0)
+
+    def choose(self, stage_name: str | None = None, model: str | Named | None = None) -> Choice:
+        self._asking.stage = stage_name or ""
+        return super().choose(stage_name, model)
+
+    def provider(self, model: ModelSettings) -> BaseLLMProvider:
+        """A provider that answers from the script, whatever the model."""
+        return _Scripted(model, lambda: self._script.answer(self._asking.stage))
+
+
+class _Scripted(BaseLLMProvider):
+    provider_name = "scripted"
+
+    def __init__(self, config: ModelSettings, answer: Callable[[], Any]) -> None:
+        super().__init__(config)
+        self._answer = answer
+
+    def deltas(self, request: ChatRequest) -> Iterator[Delta]:
+        """One answer; `{error: text}` is a service that is down."""
+        answer = self._answer()
+        if isinstance(answer, Mapping) and set(answer) == {"error"}:
+            raise TransportError(str(answer["error"]), status=503)
+        text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+        size = sum(len(message.content) for message in request.messages) // 4
+        usage = Usage(prompt_tokens=size, completion_tokens=len(text) // 4, total_tokens=size + len(text) // 4)
+        yield Delta(content=text)
+        yield Delta(finish_reason="stop", usage=usage)
+
+
+def case_of(records: Records, row: RunRow, folder: Path) -> dict[str, Any]:
+    """A test that plays a run again; its pipeline is named from `folder`."""
+    answers: dict[str, list[Any]] = {}
+    for call in records.calls(row.number):
+        if call.response is not None:
+            answers.setdefault(str(call.choice["stage"]), []).append(call.response.content)
+    rows = records.stages(row.number)
+    top = {path: one for path, one in rows.items() if "/" not in path and "[" not in path}
+    expected = {path: _expected_of(one.status, one.outcome) for path, one in top.items()}
+    gates = {path: one.status == "succeeded" for path, one in rows.items() if one.kind == "approve"}
+    data = {
+        "name": f"as run {row.id}",
+        "pipeline": os.path.relpath(row.file, folder),
+        "inputs": dict(row.options.get("inputs", {})),
+        "answers": answers,
+        "expect": {"status": row.status, "stages": expected, "outputs": dict(row.outputs or {})},
+    }
+    return {**data, "approve": gates} if gates else data
+
+
+def _expected_of(status: str, outcome: Outcome | None) -> dict[str, Any]:
+    attempts = outcome.attempts if outcome else ()
+    found: dict[str, Any] = {"status": status}
+    if attempts:
+        found |= {"attempts": len(attempts), "rungs": _rungs(attempts)}
+    return found
+
+
+def _rungs(attempts: Sequence[Attempt]) -> list[str]:
+    return list(dict.fromkeys(attempt.name for attempt in attempts if attempt.event != "check"))
+
+
+def _case(file: Path, data: Any, number: int) -> Case:
+    if not isinstance(data, dict) or not isinstance(data.get("pipeline"), str):
+        raise UsageError(f"{file}: test {number} names no pipeline", hint="pipeline: change.yaml")
+    for key in data:
+        if key not in _KEYS:
+            raise UsageError(f"{file}: test {number}: unknown key '{key}'", hint=did_you_mean(str(key), _KEYS))
+    expect = _map(file, number, data, "expect")
+    for key in expect:
+        if key not in _EXPECTED:
+            raise UsageError(
+                f"{file}: test {number}: nothing is known of '{key}'", hint=did_you_mean(str(key), _EXPECTED)
+            )
+    for stage in expect.get("stages", {}).values():
+        for key in stage if isinstance(stage, dict) else ():
+            if key not in _OF_STAGE:
+                raise UsageError(
+                    f"{file}: test {number}: a stage has no '{key}'", hint=did_you_mean(str(key), _OF_STAGE)
+                )
+    settings = data.get("settings")
+    return Case(
+        file=file,
+        name=str(data.get("name", f"test {number}")),
+        pipeline=file.parent / data["pipeline"],
+        inputs=_map(file, number, data, "inputs"),
+        answers=_map(file, number, data, "answers"),
+        approve=_map(file, number, data, "approve"),
+        files=_map(file, number, data, "files"),
+        expect=expect,
+        settings=file.parent / settings if isinstance(settings, str) else None,
+    )
+
+
+def _map(file: Path, number: int, data: Mapping[str, Any], key: str) -> dict[str, Any]:
+    found = data.get(key, {})
+    if not isinstance(found, dict):
+        raise UsageError(f"{file}: test {number}: '{key}' is a map", hint=f"{key}: {{name: value}}")
+    return found
+
+
+def _decision(case: Case, path: str) -> Decision | None:
+    found = case.approve.get(path)
+    return None if found is None else Decision(approved=found, by="test")
+
+
+def _differences(case: Case, record: RunRecord) -> Iterator[str]:
+    expect = case.expect
+    if "status" in expect and expect["status"] != record.status:
+        said = next((outcome.error for outcome in record.outcomes if outcome.error), record.error)
+        yield f"status is {record.status}, not {expect['status']}" + (f": {said}" if said else "")
+    by_path = {outcome.path: outcome for outcome in record.outcomes}
+    for path, wanted in expect.get("stages", {}).items():
+        outcome = by_path.get(path)
+        if outcome is None:
+            yield f"{path}: it is not in the run; there are {', '.join(by_path)}"
+            continue
+        found = _facts(outcome)
+        for key, value in (wanted if isinstance(wanted, dict) else {"status": wanted}).items():
+            if found[key] != value:
+                yield f"{path}: {key} is {_short(found[key])}, not {_short(value)}"
+    for name, value in expect.get("outputs", {}).items():
+        if record.outputs.get(name) != value:
+            yield f"outputs.{name} is {_short(record.outputs.get(name))}, not {_short(value)}"
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "status": outcome.status,
+        "output": outcome.output,
+        "error": outcome.error,
+        "attempts": len(outcome.attempts),
+        "model": outcome.attempts[-1].name if outcome.attempts else None,
+        "rungs": _rungs(outcome.attempts),
+    }
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,123 @@
+"""`plan` with prices, `graph`, `test` and SARIF, by the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flowcraft.cli.main import run_command
+
+PIPELINE = """flowcraft: 1
+inputs: {w: string}
+stages:
+  - id: a
+    model: [cheap, expensive]
+    prompt: say ${{ inputs.w }}
+    check: [output | length > 9]
+  - {id: gate, approve: ok?}
+  - id: g
+    repeat: {until: stages.b.output == 'x', max: 2}
+    stages:
+      - {id: b, run: echo x}
+outputs: {said: "${{ stages.a.output }}"}
+"""
+SETTINGS = """llm:
+  models:
+    small: {provider: openai, model: s, base_url: http://127.0.0.1:9/v1, max_tokens: 500, prices: {input: 1, output: 2}}
+    large: {provider: openai, model: l, base_url: http://127.0.0.1:9/v1, max_tokens: 500, prices: {input: 3, output: 9}}
+  cheap_model: small
+  expensive_model: large
+"""
+TEST = """
+pipeline: p.yaml
+inputs: {w: hello}
+answers: {a: [no, nope, yes it is long enough]}
+approve: {gate: true}
+expect:
+  status: succeeded
+  stages:
+    a: {status: succeeded, attempts: 3, rungs: [small, large]}
+    gate: succeeded
+  outputs: {said: yes it is long enough}
+"""
+
+
+@pytest.fixture(autouse=True)
+def files(workspace: Path) -> None:
+    (workspace / "p.yaml").write_text(PIPELINE)
+    (workspace / "settings.yaml").write_text(SETTINGS)
+    (workspace / "p.test.yaml").write_text(TEST)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> str:
+    assert run_command(list(argv)) == code
+    return capsys.readouterr().out
+
+
+def test_plan_shows_calls_and_prices(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "plan", "p.yaml", "-i", "w=hi")
+    data = json.loads(printed(capsys, "plan", "p.yaml", "-i", "w=hi", "--json"))
+
+    assert "small -> large  1-4" in text
+    assert "g/b" in text
+    assert data["stages"][0]["calls"] == [1, 4]
+    assert data["ceiling_usd"] >= (500 * 2 * 2 + 500 * 9 * 2) / 1e6
+    assert data["usual_usd"] < data["ceiling_usd"]
+
+
+def test_plan_says_where_a_budget_ends(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    (workspace / "p.yaml").write_text(PIPELINE.replace("stages:\n", "budget: {usd: 0.001}\nstages:\n", 1))
+
+    text = printed(capsys, "plan", "p.yaml")
+
+    assert "at worst the run stops at 'a'" in text
+    assert "counted as empty: w (give them with -i)" in text
+
+
+def test_plan_renders_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "=== a: prompt\nsay hi\n" in printed(capsys, "plan", "p.yaml", "-i", "w=hi", "--render")
+    assert "say ${{ inputs.w }}" in printed(capsys, "plan", "p.yaml", "--render")
+
+
+def test_a_pipeline_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    mermaid, dot = printed(capsys, "graph", "p.yaml"), printed(capsys, "graph", "p.yaml", "--format", "dot")
+
+    assert 'gate{{"gate: approve"}}' in mermaid
+    assert "a --> gate" in mermaid
+    assert "gate -> g__b [lhead=cluster_g];" in dot
+
+
+def test_scripted_answers_are_played_and_judged(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    assert "1 passed, 0 failed" in printed(capsys, "test")
+
+    (workspace / "p.test.yaml").write_text(TEST.replace("attempts: 3", "attempts: 2").replace("enough]", "enough, x]"))
+    text = printed(capsys, "test", code=1)
+
+    assert "a: attempts is 3, not 2" in text
+    assert "answers.a: 1 not asked for" in text
+
+
+def test_a_test_is_made_from_a_run(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    stages, outputs = "stages: [{id: a, run: echo hi}]", "outputs: {x: '${{ stages.a.output }}'}"
+    (workspace / "p.yaml").write_text(f"flowcraft: 1\n{stages}\n{outputs}\n")
+    printed(capsys, "run", "p.yaml")
+
+    printed(capsys, "test", "--record", _latest(capsys), "again.test.yaml")
+
+    assert "1 passed, 0 failed" in printed(capsys, "test", "again.test.yaml")
+
+
+def _latest(capsys: pytest.CaptureFixture[str]) -> str:
+    found: str = json.loads(printed(capsys, "runs", "--json"))[0]["id"]
+    return found
+
+
+def test_problems_are_given_as_sarif(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    (workspace / "bad.yaml").write_text("flowcraft: 1\nstages: [{id: a, promt: x}]\n")
+
+    log = json.loads(printed(capsys, "validate", "--format", "sarif", "bad.yaml", code=2))
+
+    result = log["runs"][0]["results"][0]
+    assert (log["version"], result["ruleId"]) == ("2.1.0", "FC101")
+    region = result["locations"][0]["physicalLocation"]["region"]
+    assert (region["startLine"], region["startColumn"], region["endColumn"]) == (2, 18, 23)
