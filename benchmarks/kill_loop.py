@@ -2,14 +2,15 @@
 
     python benchmarks/kill_loop.py --each 20 --random 1000
 
-Point 14 (token refresh) is measured by refresh_race.py; 21 to 24 are single tests in tests/runner; 25, power cuts, was
-simulated for the settings of SQLite that the ledger uses.
+Point 14 (token refresh) is measured by refresh_race.py; 25, power cuts, was simulated for the settings of SQLite that
+the ledger uses.
 """
 
 import argparse
 import collections
 import random
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ class Loop:
         self.folder = folder
         self.figures: collections.Counter[str] = collections.Counter()
         self.worlds = 0
+        self.refused_s: list[float] = []
         self.expected: dict[tuple[bool, int], dict[str, bytes]] = {}
 
     def once(self, point: Point) -> bool:
@@ -39,6 +41,7 @@ class Loop:
         self.server.answer_bytes = 0
         world = World(self.folder / str(self.worlds), self.server)
         hit = point(world, RUN)
+        self.refused_s += [world.refused_s] if world.refused_s else []
         done = world.continued()
         asked = world.asked
         big = BIG in (world.folder / "pad.txt").read_text()
@@ -97,7 +100,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=20, help="hits of each point")
     parser.add_argument("--random", type=int, default=1000, help="kills at random moments")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--points", default="", help="only points whose name begins so")
+    parser.add_argument("--points", default="", help="only points whose names begin so, comma-separated")
     given = parser.parse_args()
     random.seed(given.seed)
     begun_s = time.monotonic()
@@ -105,7 +108,7 @@ def main() -> int:
     with Server() as server:
         loop = Loop(server, folder)
         for name, point in POINTS.items() if given.each else ():
-            if name.startswith(given.points):
+            if name.startswith(tuple(given.points.split(","))):
                 hits = tries = 0
                 while hits < given.each and tries < given.each * TRIES:
                     tries += 1
@@ -115,6 +118,9 @@ def main() -> int:
         print(f"random: {given.random} SIGKILLs over {runs} runs, {loop.figures['faulty runs']} faulty", flush=True)
     figures = loop.figures
     print(", ".join(f"{name}: {count}" for name, count in figures.items()))
+    if loop.refused_s:
+        middle_s, longest_s = statistics.median(loop.refused_s), max(loop.refused_s)
+        print(f"a second resume is refused, start of its process included: {middle_s:.2f} s, at most {longest_s:.2f} s")
     print(f"runs: {loop.worlds}, stages each: {STAGES}, seconds: {time.monotonic() - begun_s:.0f}")
     if not figures["faulty runs"]:
         shutil.rmtree(folder)

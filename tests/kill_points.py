@@ -3,11 +3,15 @@
 import contextlib
 import os
 import random
+import resource
+import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
+from pathlib import Path
 
-from killing import BIG, World, kill, until, watched
+from killing import BIG, PATIENCE_S, World, kill, until, watched
 
 STARTED = "SELECT count(*) FROM calls WHERE state = 'started'"
 ANSWERED = "SELECT count(*) FROM calls WHERE state = 'answered'"
@@ -112,15 +116,102 @@ def in_resume(first: Point, second: Point) -> Point:
     return strike
 
 
-def in_prune(world: World, words: tuple[str, ...]) -> bool:
-    """20: while runs are deleted and the file is made smaller; the last run is a killed one."""
-    for _ in range(2):
-        world.run(*words, "--fresh")
-    world.before = len(world.server.asked)  # the rows of these two are what is deleted
-    at_server("body")(world, (*words, "--fresh"))
-    process = world.start("prune", "--keep", "1")
-    pause(process, random.uniform(0.2, 0.7))
-    return kill(process)
+def in_prune(begun: Callable[[World, int], bool]) -> Point:
+    """20: while runs are deleted and the file is made smaller; the last run is a killed one.
+
+    The log is deleted by whoever ends in peace: it was hit if there is still one.
+    """
+
+    def strike(world: World, words: tuple[str, ...]) -> bool:
+        (world.folder / "pad.txt").write_text(BIG)  # so that there is something to delete and to move
+        world.run(*words)
+        world.before = len(world.server.asked)  # the rows of this run are what is deleted
+        at_server("body")(world, (*words, "--fresh"))
+        world.run("runs")  # moves what the killed one has left in the log
+        before = world.database.stat().st_mtime_ns
+        process = world.start("prune", "--keep", "1", quiet=True)
+        hit = until(lambda: begun(world, before), process)
+        return kill(process) and hit and size(world.log) > 0
+
+    return strike
+
+
+def disk_full(world: World, words: tuple[str, ...]) -> bool:
+    """21: from some moment on no file can grow; what was begun ends with an error that says so."""
+    wanted, room = random.randint(0, 3), random.randint(0, 20_000)
+    process = world.start(*words)
+    with watched(world) as ask:
+        until(lambda: (ask(ANSWERED) or 0) >= wanted and ask("SELECT 1 FROM runs"), process)
+    with contextlib.suppress(ProcessLookupError):
+        limit = size(world.log) + room
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    printed = process.communicate(timeout=PATIENCE_S)[0].decode()
+    code = process.returncode  # 0: it was done before
+    return code != 0 and (refused_typed(code, printed) or world.fault(f"exit code {code} on a full disk:\n{printed}"))
+
+
+def small_disk(world: World, words: tuple[str, ...]) -> bool:
+    """21: a file system that is full at some moment; needs the right to mount one, and is never hit without."""
+    place, saved = world.database.parent, world.folder / "saved"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={random.randint(70, 300)}k,mode=700", "none", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        place.rmdir()
+        return False
+    try:
+        code, printed = world.run(*words)
+        shutil.copytree(place, saved)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    place.rmdir()
+    saved.rename(place)
+    return code != 0 and (refused_typed(code, printed) or world.fault(f"exit code {code} on a full disk:\n{printed}"))
+
+
+def refused_typed(code: int, printed: str) -> bool:
+    """Whether it ended with an error of ours and not with a bug."""
+    return code == 1 and "= help:" in printed and "Traceback" not in printed
+
+
+def two_resumes(world: World, words: tuple[str, ...]) -> bool:
+    """22: two processes go on with one run at the same moment: one does, the other names it and ends."""
+    at_server("body")(world, words)
+    world.server.arm("body")
+    begun_s = time.monotonic()
+    pair = [world.start("resume", "--on-unknown", "rerun") for _ in range(2)]
+    until(lambda: any(one.poll() is not None for one in pair), pair[0])
+    world.refused_s = time.monotonic() - begun_s
+    refused, working = sorted(pair, key=lambda one: one.poll() is None)
+    printed = refused.communicate()[0].decode()
+    until(world.server.reached.is_set, working)
+    kill(working)
+    world.server.arm(None)
+    named = refused.returncode == 2 and f"pid {working.pid}" in printed
+    return named or world.fault(f"exit code {refused.returncode} of the second resume:\n{printed}")
+
+
+def edited(world: World, words: tuple[str, ...]) -> bool:
+    """23: the pipeline is edited before it is resumed: what the edit changes runs again, and it is said."""
+    at_server("body", "last of")(world, words)
+    text = (world.folder / "p.yaml").read_text()
+    (world.folder / "p.yaml").write_text(text.replace("touch finished", ": edited; touch finished"))
+    asked = len(world.server.asked)
+    code, printed = world.run("resume")
+    again = [prompt[:7] for prompt in world.server.asked[asked:]]
+    said = "p.yaml was edited" in printed and "changed since it ran: script" in printed
+    return (code, again, said) == (0, ["last of"], True) or world.fault(f"{code}, asked {again}:\n{printed}")
+
+
+def clock_set_back(world: World, words: tuple[str, ...]) -> bool:
+    """24: all that is written down lies in the future, the killed run before one that is older."""
+    world.run(*words)
+    world.before = len(world.server.asked)
+    hit = at_server("body", "left of")(world, (*words, "--fresh"))
+    with world.changed() as database:
+        for table, past in (("runs", "number = 2"), ("calls", "run = 2")):
+            database.execute(f"UPDATE {table} SET started = '2099-01-01T00:00:00+00:00', ended = started")
+            database.execute(f"UPDATE {table} SET started = '1999-01-01T00:00:00+00:00', ended = NULL WHERE {past}")
+    return hit
 
 
 def at_random(world: World, words: tuple[str, ...]) -> bool:
@@ -146,6 +237,24 @@ def _unanswered(world: World) -> bool:
 
 def _no_file(world: World) -> bool:
     return not (world.folder / "out" / "first.txt").exists()
+
+
+def _no_tables(world: World) -> bool:
+    return world.rows("SELECT count(*) FROM sqlite_master") in ([], [(0,)])
+
+
+def _checkpointing(world: World, before: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return size(world.log) > 0 and world.database.stat().st_mtime_ns != before
+    return False
+
+
+def size(path: Path) -> int:
+    """The length of a file; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _unmarked(world: World) -> bool:
@@ -190,5 +299,13 @@ POINTS: dict[str, Point] = {
     "18b resume killed in a command": in_resume(at_server("body", "right of"), in_child("hold", "begun")),
     "18c resume killed at random": in_resume(at_server("chunk:2"), at_random),
     "19 second Ctrl-C": second_ctrl_c,
-    "20 in prune and vacuum": in_prune,
+    "20a in the first migration": at_file(".flowcraft/flowcraft.db", then=_no_tables),
+    "20b while runs are deleted": in_prune(lambda world, before: size(world.log) > 0),
+    "20c in vacuum": in_prune(lambda world, before: size(world.log) > 1_000_000),
+    "20d in a checkpoint": in_prune(_checkpointing),
+    "21a no file can grow": disk_full,
+    "21b full disk": small_disk,
+    "22 two resumes at once": two_resumes,
+    "23 edited before the resume": edited,
+    "24 clock set back": clock_set_back,
 }

@@ -217,6 +217,13 @@ class World:
         (folder / "p.yaml").write_text(PIPELINE)
         (folder / "pad.txt").write_text(BIG if big else "-")
         self.before = len(server.asked)
+        self.faults: list[str] = []
+        self.refused_s = 0.0  # how long a second resume took to be refused
+
+    def fault(self, what: str) -> bool:
+        """Note for `broken` what does not hold; False."""
+        self.faults.append(what)
+        return False
 
     def start(self, *words: str, quiet: bool = False) -> "subprocess.Popen[bytes]":
         """A `flowcraft` process at work here; `quiet` throws away what it prints, which else must be read."""
@@ -261,13 +268,17 @@ class World:
         return self.folder / ".flowcraft" / "flowcraft.db"
 
     @property
+    def log(self) -> Path:
+        return self.database.with_name("flowcraft.db-wal")
+
+    @property
     def asked(self) -> list[str]:
         """The requests that the server got from this world."""
         return self.server.asked[self.before :]
 
     def broken(self, asked: list[str] | None = None) -> list[str]:
         """What does not hold after the run has come to its end; empty if all is well."""
-        asked, found = self.asked if asked is None else asked, []
+        asked, found = self.asked if asked is None else asked, [*self.faults]
         if self.rows("PRAGMA integrity_check") != [("ok",)]:
             found.append("integrity")
         rows = self.rows("SELECT count(*) FROM calls")[0][0]
