@@ -29,6 +29,7 @@ class Guard:
         # A whole answer comes in one piece when it is written: for that there is only the total.
         self._first_s = timeouts.first_event if streamed else math.inf
         self._idle_s = timeouts.idle if streamed else math.inf
+        self._due = math.inf
         self._abort: Abort | None = None
         self.waiting = True  # for the service; set it to False while it is our side that works
         self.overdue: str | None = None  # which limit is over
@@ -51,10 +52,14 @@ class Guard:
 
     def limit(self, what: str, seconds: float) -> None:
         """Begin a phase that may last `seconds`; `what` is its name in llm.timeouts."""
+        # By then the watchdog looks at this guard anyway, and sees what is new.
+        looked = self._due if self.waiting else math.inf
         self._limit = what
         self._limit_s = seconds
         self.resume()
-        _watchdog.hurry(min(self._due, self._total))
+        due = min(self._due, self._total)
+        if due < looked:
+            _watchdog.hurry(due)
 
     def resume(self) -> None:
         """Start the clock of the phase anew: from here on we wait for the service."""
@@ -135,16 +140,20 @@ class _Watchdog:
         self._thread: threading.Thread | None = None
 
     def add(self, guard: Guard) -> None:
+        # Without the lock, which all threads share: each operation of a set is one step for them.
+        self._guards.add(guard)
+        if self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
         with self._changed:
-            self._guards.add(guard)
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="flowcraft-deadlines", daemon=True)
                 thread.start()
                 self._thread = thread
 
     def remove(self, guard: Guard) -> None:
-        with self._changed:
-            self._guards.discard(guard)
+        self._guards.discard(guard)
 
     def hurry(self, due: float) -> None:
         """Have the thread look no later than `due`; nearly always it would anyway, and is not woken."""
@@ -157,7 +166,7 @@ class _Watchdog:
         while True:
             with self._changed:
                 now = time.monotonic()
-                self._wake = min((guard.next_look(now) for guard in self._guards), default=math.inf)
+                self._wake = min((guard.next_look(now) for guard in list(self._guards)), default=math.inf)
                 while (left := self._wake - time.monotonic()) > 0:
                     self._changed.wait(min(left, _LONG_S))
                 guards = list(self._guards)
@@ -166,7 +175,7 @@ class _Watchdog:
                 guard.expire(now)
             with self._changed:
                 # What is broken needs no further look, even if its thread takes long to notice.
-                self._guards.difference_update(guard for guard in guards if guard.overdue)
+                self._guards.difference_update([guard for guard in guards if guard.overdue])
 
 
 _watchdog = _Watchdog()
