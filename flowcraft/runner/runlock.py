@@ -6,8 +6,11 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from flowcraft.core.errors import LedgerError, UsageError
+
+NAMED_S = 0.3  # between getting the lock and having written who has it; machines are slow at times
 
 
 class RunLock:
@@ -91,8 +94,28 @@ def _taken(run_id: str, holder: str) -> UsageError:
 
 
 def _holder(handle: int) -> str:
-    try:
+    """Who has the lock; waits a moment for one that has it but has not yet written its name."""
+    until_s = time.monotonic() + NAMED_S
+    while True:
+        known = _named(handle)
+        if (known and _is_alive(known["pid"])) or time.monotonic() >= until_s:
+            return f": pid {known['pid']}, since {known['since']}" if known else ""
+        time.sleep(0.005)
+
+
+def _named(handle: int) -> dict[str, Any] | None:
+    with suppress(ValueError):
         known = json.loads(os.pread(handle, 200, 0))
-        return f": pid {known['pid']}, since {known['since']}"
-    except (ValueError, KeyError, TypeError):  # it has the lock but has not yet written its name
-        return ""
+        if isinstance(known, dict) and isinstance(known.get("pid"), int) and known["pid"] > 0 and "since" in known:
+            return known
+    return None
+
+
+def _is_alive(pid: int) -> bool:
+    # A killed holder has left its name in the file, for the next one to write over.
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError, ValueError):
+            return False
+    return True

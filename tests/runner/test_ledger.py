@@ -1,9 +1,13 @@
 """The database of runs: real SQLite files, real processes beside us."""
 
+import fcntl
+import json
+import os
 import sqlite3
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -207,6 +211,21 @@ def test_a_second_holder_of_a_run_is_refused_by_the_name_of_the_first(workspace:
 
     assert caught.value.hint
     assert list(workspace.iterdir()) == []
+
+
+def test_a_holder_that_has_not_yet_written_its_name_is_named(workspace: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    place = workspace / "r1.lock"
+    place.write_text(json.dumps({"pid": dead.pid, "since": "yesterday"}))  # the one before it was killed
+    with place.open("r+") as file, ThreadPoolExecutor() as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        second = pool.submit(RunLock, workspace, "r1")
+        file.write(json.dumps({"pid": os.getpid(), "since": "today"}))
+        file.flush()
+
+        with pytest.raises(UsageError, match=f"pid {os.getpid()}, since today"):
+            second.result()
 
 
 def test_the_lock_of_a_dead_process_is_free(workspace: Path) -> None:
