@@ -221,6 +221,7 @@ def test_a_holder_that_has_not_yet_written_its_name_is_named(workspace: Path) ->
     with place.open("r+") as file, ThreadPoolExecutor() as pool:
         fcntl.flock(file, fcntl.LOCK_EX)
         second = pool.submit(RunLock, workspace, "r1")
+        file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "since": "today"}))
         file.flush()
 
