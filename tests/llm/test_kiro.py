@@ -13,7 +13,6 @@ from flowcraft.core.errors import AuthError, Cancelled, DeadlineError, ProviderE
 from flowcraft.core.scope import Scope
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings, Timeouts
-from flowcraft.llm.agents.kiro_probe import Kiro as KiroProgram
 from flowcraft.llm.agents.kiro_probe import check_login
 from flowcraft.llm.base import LLMMessage, Usage
 from flowcraft.llm.factory import LLMProviderFactory
@@ -103,7 +102,7 @@ def test_plain_chat_gets_the_prompt_on_stdin_and_trusts_no_tool(kiro: Kiro, log:
 def test_it_is_checked_once_and_a_missing_acp_is_tried_once(kiro: Kiro, log: Path) -> None:
     with closing(kiro("echo")) as provider:
         assert [ask(provider, text).content for text in ("a", "b")] == ["a", "b"]
-    assert [argv[0] for argv in started(log)] == ["--version", "chat", "whoami", "acp", "chat", "chat"]
+    assert [argv[0] for argv in started(log)] == ["--version", "whoami", "chat", "acp", "chat", "chat"]
 
 
 def test_a_whole_conversation_reaches_it(kiro: Kiro) -> None:
@@ -246,9 +245,8 @@ def test_without_a_login_nothing_is_asked(kiro: Kiro, log: Path) -> None:
 
 def test_a_login_check_that_hangs_is_not_waited_for(kiro: Kiro, tmp_path: Path) -> None:
     kiro(whoami="hang")
-    program = KiroProgram(str(tmp_path / "bin" / "kiro-cli"), (2, 21, 2), frozenset())
     with pytest.raises(AuthError):
-        check_login(program, dict(os.environ), str(tmp_path), Scope(), limit_s=0.3)
+        check_login(str(tmp_path / "bin" / "kiro-cli"), dict(os.environ), str(tmp_path), Scope(), limit_s=0.3)
     assert not children()
 
 
@@ -260,8 +258,8 @@ def test_without_a_credential_the_program_is_not_even_asked(
     error = failing(provider)
     assert type(error) is AuthError
     assert "KIRO_API_KEY" in error.message
-    assert [argv[0] for argv in started(log)] == ["--version", "chat"]
-    assert "nobody is logged in" in str(provider.missing())
+    assert started(log) == [["--version"]]  # even `chat --help` may start a login
+    assert str(provider.missing()).startswith("a login (nobody is logged in")
 
 
 def test_a_login_in_the_browser_is_a_credential(kiro: Kiro, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +306,7 @@ def test_a_missing_program_is_named_with_the_way_to_get_it(monkeypatch: pytest.M
     error = failing(provider)
     assert "was not found" in error.message
     assert "kiro.dev" in str(error.hint)
-    assert "not installed" in str(provider.missing())
+    assert str(provider.missing()).startswith("the program 'kiro-cli' (")
 
 
 def test_a_program_that_may_not_be_executed_is_not_found(kiro: Kiro, workspace: Path) -> None:

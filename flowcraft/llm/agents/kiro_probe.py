@@ -24,10 +24,9 @@ _FLAGS = ("--agent-engine", "--output-format", "--wrap", "--effort")
 
 @dataclass(frozen=True, slots=True)
 class Kiro:
-    """A Kiro CLI that can be used: its path, version, and the flags of `chat` that it offers."""
+    """A Kiro CLI that can be used: its path, and the flags of `chat` that it offers."""
 
     path: str
-    version: tuple[int, int, int]
     flags: frozenset[str]
 
 
@@ -50,8 +49,20 @@ def credential_missing(env: Mapping[str, str], platform: str = sys.platform) -> 
     return None if store.exists() else f"nobody is logged in to {NAME} (no KIRO_API_KEY, and no {store})"
 
 
-def probe(path: str, env: Mapping[str, str], cwd: str, scope: Scope) -> Kiro:
-    """Make sure that `path` is Kiro CLI and see what it offers; raises ProviderError."""
+def check(path: str, env: Mapping[str, str], cwd: str, scope: Scope) -> Kiro:
+    """Make sure that `path` is Kiro CLI and somebody is logged in, and see what it offers; raises ProviderError.
+
+    In this order: without a login even `chat --help` may start one and wait.
+    """
+    check_version(path, env, cwd, scope)
+    check_login(path, env, cwd, scope)
+    shown = _ask([path, "chat", "--help"], env, cwd, scope, HELP_S)
+    text = (shown.stdout + shown.stderr).decode("utf-8", "replace")
+    return Kiro(path, frozenset(flag for flag in _FLAGS if re.search(rf"{flag}\b", text)))
+
+
+def check_version(path: str, env: Mapping[str, str], cwd: str, scope: Scope) -> None:
+    """Make sure that `path` is Kiro CLI, and new enough; raises TransportError."""
     asked = _ask([path, "--version"], env, cwd, scope, VERSION_S)
     found = _VERSION.search(plain(asked.stdout.decode("utf-8", "replace")))
     if asked.returncode != 0 or found is None:
@@ -67,12 +78,9 @@ def probe(path: str, env: Mapping[str, str], cwd: str, scope: Scope) -> Kiro:
             sent=False,
             hint=f"run `{NAME} update`; if that fails, this is another program: {PRESETS['kiro'].install}",
         )
-    shown = _ask([path, "chat", "--help"], env, cwd, scope, HELP_S)
-    text = (shown.stdout + shown.stderr).decode("utf-8", "replace")
-    return Kiro(path, version, frozenset(flag for flag in _FLAGS if re.search(rf"{flag}\b", text)))
 
 
-def check_login(kiro: Kiro, env: Mapping[str, str], cwd: str, scope: Scope, *, limit_s: float = WHOAMI_S) -> None:
+def check_login(path: str, env: Mapping[str, str], cwd: str, scope: Scope, *, limit_s: float = WHOAMI_S) -> None:
     """Make sure that somebody is logged in, without ever waiting for it; raises AuthError.
 
     Without a credential most commands start a login and block for ever, so `whoami` has a limit.
@@ -81,7 +89,7 @@ def check_login(kiro: Kiro, env: Mapping[str, str], cwd: str, scope: Scope, *, l
     if missing:
         raise _not_logged_in(missing)
     try:
-        asked = run([kiro.path, "whoami"], env=env, cwd=cwd, scope=scope, timeout_s=limit_s)
+        asked = run([path, "whoami"], env=env, cwd=cwd, scope=scope, timeout_s=limit_s)
     except ProcessError as error:
         _check_time(scope)
         raise _not_logged_in(f"{NAME} whoami: {error.message}") from error

@@ -18,7 +18,7 @@ from flowcraft.core.values import ModelSettings
 from flowcraft.llm.agents.agent import Agent
 from flowcraft.llm.agents.failures import kind_of
 from flowcraft.llm.agents.kiro_chat import PlainReader, StructuredReader, answers, chat_command, choices
-from flowcraft.llm.agents.kiro_probe import NAME, Kiro, check_login, credential_missing, find, probe
+from flowcraft.llm.agents.kiro_probe import NAME, Kiro, check, credential_missing, find
 from flowcraft.llm.agents.link import Launch
 from flowcraft.llm.agents.oneshot import OneShot
 from flowcraft.llm.agents.options import command, folder, model_of, policy, start, variables
@@ -57,6 +57,7 @@ class KiroProvider(BaseLLMProvider):
     """
 
     provider_name = NAME
+    acts = True
 
     def __init__(self, config: ModelSettings | None = None) -> None:
         super().__init__(config)
@@ -76,9 +77,9 @@ class KiroProvider(BaseLLMProvider):
     def missing(self) -> str | None:
         env = self._env()
         if find(env, self._program()) is None:
-            return f"'{NAME}' is not installed ({_PRESET.install})"
+            return f"the program '{NAME}' ({_PRESET.install})"
         missing = credential_missing(env)
-        return f"{missing}: {_PRESET.login}" if missing else None
+        return f"a login ({missing}: {_PRESET.login})" if missing else None
 
     def close(self) -> None:
         self._agents.close()
@@ -204,8 +205,6 @@ class KiroProvider(BaseLLMProvider):
 def _checked(path: str, env: dict[str, str], scope: Scope) -> Kiro:
     empty = EmptyFolder()
     try:
-        kiro = probe(path, env, empty.path, scope)
-        check_login(kiro, env, empty.path, scope)
+        return check(path, env, empty.path, scope)
     finally:
         empty.close()
-    return kiro
