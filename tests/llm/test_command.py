@@ -154,6 +154,30 @@ def test_what_is_not_proven_is_no_answer(code: str, options: dict[str, Any], kin
     assert error.hint
 
 
+@pytest.mark.parametrize(
+    ("code", "options", "words"),
+    [
+        ("import sys; print('half'); sys.exit(3)", {}, "exit code 3"),
+        ("print('fine')", {"success": {"stderr": "credits: "}}, "stderr does not match 'credits: '"),
+        ("print('fine')", {"success": {"stdout": "bye"}}, "stdout does not match 'bye'"),
+        (lines({"type": "piece", "part": {"text": "half"}}), {"reply": LINES}, "what `done` asks for"),
+        ("print('{')", {"reply": {"format": "json", "text": "a"}}, "'{'"),
+        ("print('{\"b\": 1}')", {"reply": {"format": "json", "text": "a.0"}}, "finds an answer"),
+        ("print('{\"b\": 1}')", {"reply": {**LINES, "done": None}}, "finds an answer"),
+    ],
+)
+def test_it_is_told_what_the_proof_lacks(code: str, options: dict[str, Any], words: str) -> None:
+    error = failing(program(code, **options))
+    assert words in error.message
+    assert error.hint
+
+
+def test_a_flood_is_an_error_with_a_hint() -> None:
+    error = failing(program("import sys\nwhile True: sys.stdout.write('x' * 100_000)"))
+    assert "more than 16 MiB" in error.message
+    assert error.hint
+
+
 def test_the_success_test_is_what_settings_say() -> None:
     code = "import sys; sys.stderr.write('credits: 3'); print('ok'); sys.exit(4)"
     assert ask(program(code, success={"exit_codes": [0, 4], "stderr": "credits: "})).content == "ok"
@@ -181,7 +205,8 @@ def test_a_missing_program_is_named() -> None:
     error = failing(provider)
     assert "was not found" in error.message
     assert (error.retryable, error.sent) == (False, False)
-    assert "'tool' is not installed" in str(provider.missing())
+    assert str(error.hint).count("install it") == 1
+    assert str(provider.missing()).startswith("the program 'tool' (")
 
 
 @pytest.mark.parametrize(

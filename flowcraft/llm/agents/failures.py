@@ -29,7 +29,7 @@ def _kind(name: str, error: type[ProviderError], retryable: bool, hint: str, *pa
 
 
 def _status(codes: str) -> str:
-    return rf"\b(?:HTTP|status)(?: code)?[ :=/\"]*(?:{codes})\b"
+    return rf"\b(?:HTTP|status|API error)(?: code)?[ :=/\"]*(?:{codes})\b"
 
 
 QUOTA = _kind(
@@ -200,6 +200,14 @@ def empty(agent: str, refusals: int = 0) -> ProviderError:
             hint="tell it to answer without tools, or set `permission: allow` for this model",
         )
     return ReplyError(f"{agent} ended its turn without a word", hint="ask again, or run the agent by hand")
+
+
+def unread(agent: str, written: str) -> ProviderError:
+    """The error for output in which the rules of the settings find nothing."""
+    return ReplyError(
+        f"{agent} wrote nothing in which `reply` finds an answer: {_shortened(plain(written).splitlines()[-1])!r}",
+        hint="compare `format`, `text` and `delta` of the model with what it writes",
+    )
 
 
 def _first_words(text: str, kind: Kind | None) -> tuple[str, str | None]:

@@ -80,7 +80,10 @@ class OneShot:
                 break
             size, since, silence_s = size + len(piece[1]), time.monotonic(), self._limits.idle
             if size > MAX_OUTPUT_BYTES:
-                raise TransportError(f"{self._name} wrote more than {MAX_OUTPUT_BYTES >> 20} MiB and was stopped")
+                raise TransportError(
+                    f"{self._name} wrote more than {MAX_OUTPUT_BYTES >> 20} MiB and was stopped",
+                    hint="run it by hand to see what it writes; only the answer is wanted",
+                )
             yield piece
         self._end()
 

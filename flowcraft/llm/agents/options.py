@@ -14,6 +14,8 @@ from flowcraft.llm.agents.link import Launch
 from flowcraft.llm.agents.permissions import FileAccess, Policy
 from flowcraft.llm.agents.presets import environment
 
+INSTALL = "install it, or give its full path in `command`"  # of a program that we do not know
+
 
 def command(config: ModelSettings, otherwise: Sequence[str] = ()) -> tuple[str, ...]:
     """The command line in `command`, a list or a line as for a shell; raises UsageError without any."""
@@ -59,10 +61,10 @@ def model_of(config: ModelSettings) -> tuple[str | None, bool]:
 
 
 def not_installed(argv: Sequence[str], env: Mapping[str, str], install: str) -> str | None:
-    """What to tell about a program that is not there; None if it is."""
+    """What is missing, as the object of "it needs", if the program is not there; None if it is."""
     if which(argv[0], path=env.get("PATH")):
         return None
-    return f"the program '{os.path.basename(argv[0])}' is not installed ({install})"
+    return f"the program '{os.path.basename(argv[0])}' ({install})"
 
 
 def start(launch: Launch, scope: Scope, install: str) -> Agent:
@@ -70,12 +72,14 @@ def start(launch: Launch, scope: Scope, install: str) -> Agent:
     try:
         return Agent(launch, scope)
     except ProcessError as error:
-        raise cannot_start(error, install) from error
+        raise cannot_start(error, install if not_installed(launch.argv, launch.env, install) else None) from error
 
 
-def cannot_start(error: ProcessError, install: str) -> TransportError:
+def cannot_start(error: ProcessError, install: str | None = None) -> TransportError:
     """The error for a program that could not be started: nothing was sent, nothing is tried again."""
-    return TransportError(error.message, sent=False, hint=f"{error.hint}; {install}" if error.hint else install)
+    known = install not in (None, INSTALL)
+    hint = f"{error.hint}; {install}" if known and error.hint else error.hint or install
+    return TransportError(error.message, sent=False, hint=hint)
 
 
 def _globs(options: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -52,11 +52,15 @@ class Success:
         codes = codes if isinstance(codes, (list, tuple)) else (codes,)
         return cls(tuple(int(code) for code in codes), *(_pattern(given.get(name)) for name in ("stdout", "stderr")))
 
-    def proven(self, ended: Completed) -> bool:
-        outputs = ((self.stdout, ended.stdout), (self.stderr, ended.stderr))
-        return ended.returncode in self.exit_codes and all(
-            pattern is None or pattern.search(output.decode("utf-8", "replace")) for pattern, output in outputs
-        )
+    def lacks(self, ended: Completed) -> str | None:
+        """What of it is not there, None if all is; an exit code of another kind speaks for itself."""
+        if ended.returncode not in self.exit_codes:
+            return ""
+        outputs = {"stdout": (self.stdout, ended.stdout), "stderr": (self.stderr, ended.stderr)}
+        for name, (pattern, output) in outputs.items():
+            if pattern and not pattern.search(output.decode("utf-8", "replace")):
+                return f"but {name} does not match '{pattern.pattern}'"
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,19 +14,20 @@ from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.agents.agent import Agent
 from flowcraft.llm.agents.link import Launch
-from flowcraft.llm.agents.options import command, folder, model_of, not_installed, policy, start, variables
+from flowcraft.llm.agents.options import INSTALL, command, folder, model_of, not_installed, policy, start, variables
 from flowcraft.llm.agents.pool import Agents
 from flowcraft.llm.agents.presets import PRESETS, Preset
 from flowcraft.llm.agents.prompt import prompt_text
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
 
-_UNKNOWN = Preset((), install="install it, or give its full path in `command`")
+_UNKNOWN = Preset((), install=INSTALL)
 
 
 class AcpProvider(BaseLLMProvider):
     """Asks an agent; the conversation goes to it as one text (`flowcraft.llm.agents.prompt`)."""
 
     provider_name = "acp"
+    acts = True
 
     def __init__(self, config: ModelSettings | None = None) -> None:
         super().__init__(config)

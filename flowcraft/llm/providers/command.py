@@ -12,15 +12,14 @@ from contextlib import contextmanager
 
 from flowcraft.core.errors import ProcessError, ProviderError
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.agents.failures import disguised, empty, unproven
+from flowcraft.llm.agents.failures import disguised, empty, unproven, unread
 from flowcraft.llm.agents.oneshot import OneShot
-from flowcraft.llm.agents.options import cannot_start, command, folder, not_installed, variables
+from flowcraft.llm.agents.options import INSTALL, cannot_start, command, folder, not_installed, variables
 from flowcraft.llm.agents.presets import EmptyFolder
 from flowcraft.llm.agents.prompt import prompt_text
-from flowcraft.llm.agents.reply import Reply, Success
+from flowcraft.llm.agents.reply import Reader, Reply, Success
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
 
-_INSTALL = "install it, or give its full path in `command`"
 _FILE = "{prompt_file}"
 
 
@@ -28,6 +27,7 @@ class CommandProvider(BaseLLMProvider):
     """Runs the program once per prompt, in an empty folder unless `cwd` names one."""
 
     provider_name = "command"
+    acts = True
 
     def __init__(self, config: ModelSettings | None = None) -> None:
         super().__init__(config)
@@ -51,10 +51,10 @@ class CommandProvider(BaseLLMProvider):
                 ) as program:
                     yield from self._answer(name, program)
             except ProcessError as error:
-                raise cannot_start(error, _INSTALL) from error
+                raise cannot_start(error) from error
 
     def missing(self) -> str | None:
-        return not_installed(command(self.config), variables(self.config), _INSTALL)
+        return not_installed(command(self.config), variables(self.config), INSTALL)
 
     def _answer(self, name: str, program: OneShot) -> Iterator[Delta]:
         reader = self._reply.reader(name)
@@ -63,20 +63,24 @@ class CommandProvider(BaseLLMProvider):
                 if stream == "stdout":
                     yield from reader.add(data)
             yield from reader.add(b"", last=True)
-            self._prove(name, program, reader.text, reader.done)
+            self._prove(name, program, reader)
         except ProviderError as error:
             error.partial_text = error.partial_text or reader.text
             raise
         yield Delta(finish_reason="stop", usage=reader.usage)
 
-    def _prove(self, name: str, program: OneShot, text: str, done: bool) -> None:
-        ended = program.completed
-        said = ended.stderr.decode("utf-8", "replace")
-        if not (done and self._success.proven(ended)):
+    def _prove(self, name: str, program: OneShot, reader: Reader) -> None:
+        ended, text = program.completed, reader.text
+        lacks = self._success.lacks(ended)
+        if lacks is None and not reader.done:
+            lacks = "but without what `done` asks for"
+        if lacks is not None:
             how = f"with exit code {ended.returncode}" if ended.returncode >= 0 else f"by signal {-ended.returncode}"
-            raise unproven(name, said.strip() or text, partial=text, ended=how)
+            said = ended.stderr.decode("utf-8", "replace").strip()
+            raise unproven(name, said or text, partial=text, ended=f"{how} {lacks}".rstrip())
+        written = ended.stdout.decode("utf-8", "replace").strip()
         if not text.strip():
-            raise empty(name)
+            raise empty(name) if self._reply.format == "text" or not written else unread(name, written)
         error = disguised(name, text)
         if error:
             raise error
