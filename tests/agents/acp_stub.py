@@ -129,6 +129,10 @@ class Stub:
             self.write(b"welcome to another program, line %d\n" % count)
         time.sleep(WAIT_S)
 
+    def start_greets(self, number):
+        self.write(b"welcome\n")
+        time.sleep(WAIT_S)
+
     def start_login(self, number):
         sys.stderr.write("\x1b[1mOpen https://device.example/start and enter ABCD-1234\x1b[0m\n")
         sys.stderr.flush()

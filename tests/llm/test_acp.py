@@ -287,6 +287,27 @@ def test_an_agent_that_never_answers_is_given_up() -> None:
     assert type(error) is DeadlineError
 
 
+@pytest.mark.parametrize("limits", [{"first_event_s": 0.5}, {}])
+def test_silence_after_a_greeting_shows_the_greeting(limits: dict[str, float]) -> None:
+    provider = acp("greets", **limits)
+    with closing(provider), pytest.raises(DeadlineError, match="instead it wrote 'welcome'"):
+        list(provider.deltas(request(scope=Scope(None if limits else 0.5))))
+
+
+def test_a_folder_that_is_not_there_is_no_matter_of_installing(workspace: Path) -> None:
+    provider = AcpProvider(
+        ModelSettings(
+            name="a",
+            provider="acp",
+            model="",
+            options={"agent": "qwen", "command": "true", "cwd": str(workspace / "x")},
+        )
+    )
+    with pytest.raises(TransportError, match="does not exist") as caught:
+        ask(provider)
+    assert "npm" not in str(caught.value.hint)
+
+
 def test_a_login_prompt_is_an_error_at_once() -> None:
     error = failing("login")
     assert type(error) is AuthError
@@ -380,7 +401,7 @@ def test_a_program_that_is_not_there_is_named_with_the_way_to_get_it(monkeypatch
         ask(provider)
     assert "npm install -g @qwen-code/qwen-code" in str(caught.value.hint)
     assert (caught.value.retryable, caught.value.sent) == (False, False)
-    assert "'qwen' is not installed" in str(provider.missing())
+    assert str(provider.missing()).startswith("the program 'qwen' (npm install")
 
 
 def test_a_program_that_may_not_be_executed_is_an_error(workspace: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcraft.core.errors import AuthError, ProviderError, RateLimitError, TransportError
 from flowcraft.llm.agents.failures import disguised, failure
 from flowcraft.llm.agents.jsonrpc import BrokenMessage, Notification, Request, Response, parse
 from flowcraft.llm.agents.models import choose_mode, choose_model
@@ -165,6 +166,27 @@ def test_credits_are_read_from_metering_and_from_the_trailer() -> None:
     assert trailer_credits(" ▸ Credits: 0.24 • Time: 3s") == (True, Decimal("0.24"))
     assert trailer_credits(" ▸ Credits: - • Time: 3s") == (True, None)
     assert trailer_credits("Credits: 1") == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "retryable"),
+    [
+        ("[API Error: 429 slow down]", RateLimitError, True),
+        ("API Error: 503 upstream", TransportError, True),
+        ("[API Error: 403 no]", AuthError, False),
+        ("API Error: 400 too many words", ProviderError, False),
+        ("there are 429 files", ProviderError, False),
+    ],
+)
+def test_a_status_in_the_words_of_an_agent_is_one(text: str, kind: type[ProviderError], retryable: bool) -> None:
+    error = failure("x", text)
+    assert (type(error), error.retryable) == (kind, retryable)
+
+
+def test_a_turn_that_the_agent_cancels_is_an_error_with_a_hint() -> None:
+    with pytest.raises(TransportError, match="cancelled its turn") as cancelled:
+        Turn("x").finished({"stopReason": "cancelled"})
+    assert cancelled.value.hint
 
 
 def test_a_secret_is_not_repeated_and_a_long_text_is_cut() -> None:

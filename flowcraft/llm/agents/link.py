@@ -22,6 +22,7 @@ Spoken = TypeVar("Spoken")
 CANCEL_GRACE_S = 2.0  # between session/cancel and TERM: the slowest agent that was measured needs 1.0 s
 STOP_GRACE_S = 0.2  # between TERM and KILL for one that has let the first grace pass
 GLANCE_S = 0.25  # how often stderr is looked at while nothing comes
+NOISE_SHOWN = 200  # characters of such a line in a message
 MAX_NOISE = 2000  # lines that are no messages, before the first one that is: this is another program
 
 
@@ -127,10 +128,10 @@ class Link:
         if not self.sent and asks_for_login(said):
             raise AuthError(f"{self.launch.name} waits for somebody to log in", sent=False, hint=self.launch.login)
         if not self.answered and watch.noise > MAX_NOISE:
-            raise self.broken(f"does not speak the Agent Client Protocol; it wrote {self._peer.noise[0]!r}")
+            raise self.broken(f"does not speak the Agent Client Protocol{self._instead()}")
         if scope.expired:
             raise DeadlineError(
-                f"{self.launch.name} was not done with {what} within the time limit",
+                f"{self.launch.name} was not done with {what} within the time limit{self._instead()}",
                 sent=self.sent,
                 hint="raise llm.timeouts.total",
             )
@@ -140,12 +141,15 @@ class Link:
     def _silent(self, what: str, said: str) -> ProviderError:
         if kind_of(said) is AUTH:
             return self._hinted(failure(self.launch.name, said, sent=self.sent))
-        noise = f"; instead it wrote {self._peer.noise[0]!r}" if self._peer.noise and not self.answered else ""
         return DeadlineError(
-            f"{self.launch.name} gave no answer to {what} in time{noise}",
+            f"{self.launch.name} gave no answer to {what} in time{self._instead()}",
             sent=self.sent,
             hint="check that it is logged in, or raise llm.timeouts.first_event and idle",
         )
+
+    def _instead(self) -> str:
+        noise = self._peer.noise
+        return f"; instead it wrote {noise[0][:NOISE_SHOWN]!r}" if noise and not self.answered else ""
 
     def _said(self) -> str:
         return "\n".join([self._child.stderr.decode("utf-8", "replace"), *self._peer.noise])

@@ -68,7 +68,10 @@ class Turn:
         reason = result.get("stopReason")
         if reason == "cancelled":
             raise TransportError(
-                f"{self._agent} cancelled its turn by itself", retryable=not self._text, partial_text=self.text
+                f"{self._agent} cancelled its turn by itself",
+                retryable=not self._text,
+                partial_text=self.text,
+                hint="ask again, or run the agent by hand",
             )
         if reason not in FINISH_REASONS:
             raise ReplyError(
