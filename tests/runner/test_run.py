@@ -387,8 +387,11 @@ def test_a_bug_crosses_to_the_caller_and_ends_the_others() -> None:
         gate.reached()
         return ZeroDivisionError("bug")
 
+    class Ours(ScriptedProvider):
+        __module__ = "flowcraft.fakes"  # what one of others raises is its failure, no bug
+
     answers: dict[str, Any] = {"wait": [gate], "break": broken}
-    model = ScriptedProvider(
+    model = Ours(
         otherwise=lambda request: found(request) if callable(found := answers[request.messages[-1].content]) else found
     )
 
