@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from flowcraft.cli.options import FILE, settings_option
-from flowcraft.core.errors import DocumentError
+from flowcraft.core.errors import DocumentError, SettingsError
 from flowcraft.core.problems import Problem, as_github, as_json, as_sarif, as_text, ordered
 from flowcraft.core.version import VERSION
 
@@ -65,10 +65,16 @@ def _problems(file: Path, settings_path: Path | None) -> Sequence[Problem]:
 
 def _known_models(settings_path: Path | None) -> Any:
     # A pipeline is judged with the settings it would run with; broken settings are an error of their own.
+    from flowcraft.core.catalogue import check_models
     from flowcraft.core.settings import SettingsManager
+    from flowcraft.llm.factory import ProviderNames
     from flowcraft.llm.routing import KnownModels
 
-    return KnownModels(SettingsManager(settings_path).settings)
+    settings = SettingsManager(settings_path).settings
+    problems = check_models(settings, ProviderNames())
+    if problems:
+        raise SettingsError(problems)
+    return KnownModels(settings)
 
 
 @click.command()

@@ -12,7 +12,7 @@ import click
 from flowcraft.cli.options import json_option, settings_option
 
 if TYPE_CHECKING:
-    from flowcraft.core.values import ModelSettings
+    from flowcraft.core.values import LLMSettings, ModelSettings, Settings
 
 QUALITY_NOTE = (
     "note: answered by the embedded 135M-parameter model: it shows that everything works, not what a good model can do"
@@ -28,11 +28,10 @@ def models(context: click.Context, settings_path: Path | None, as_json: bool) ->
     if context.invoked_subcommand:
         return
     from flowcraft.cli.screen import table
-    from flowcraft.core.catalogue import known_models
     from flowcraft.core.settings import SettingsManager
 
     manager = SettingsManager(settings_path)
-    rows = [_row(model, manager.settings.llm) for model in known_models(manager.settings)]
+    rows = _rows(manager.settings)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -42,20 +41,36 @@ def models(context: click.Context, settings_path: Path | None, as_json: bool) ->
     click.echo(table(cells, tuple(rows[0])))
 
 
-def _row(model: "ModelSettings", llm: object) -> dict[str, str | int | None]:
-    from flowcraft.core.values import LLMSettings
+def _rows(settings: "Settings") -> list[dict[str, str | int | None]]:
+    """The known models, then what the tiers name beside them."""
+    from flowcraft.core.catalogue import known_models, name_hint, resolve
+    from flowcraft.core.values import ModelSettings
+    from flowcraft.llm.factory import ProviderNames
 
-    assert isinstance(llm, LLMSettings)
-    tiers = [tier for tier in ("cheap", "expensive") if model.name in getattr(llm, f"{tier}_models")]
+    llm, providers = settings.llm, ProviderNames()
+    rows = [_row(model, llm, _state(model)) for model in known_models(settings)]
+    listed = {row["name"] for row in rows}
+    for name in dict.fromkeys((*llm.cheap_models, *llm.expensive_models)):
+        model = resolve(name, settings, providers)
+        if model is None:
+            unknown = ModelSettings(name=name, provider="-", model="")
+            rows.append(_row(unknown, llm, f"unknown model; {name_hint(name, settings, providers)}"))
+        elif name not in listed:
+            rows.append(_row(model, llm, _state(model)))
+    return rows
+
+
+def _row(model: "ModelSettings", llm: "LLMSettings", state: str) -> dict[str, str | int | None]:
+    tiers = {"cheap": llm.cheap_models, "expensive": llm.expensive_models}
     prices = model.prices
     return {
         "name": model.name,
         "provider": model.provider,
         "model": model.model or None,
-        "tier": ", ".join(tiers) or None,
+        "tier": ", ".join(tier for tier, names in tiers.items() if model.name in names) or None,
         "context": model.context,
         "usd per 1M tokens in/out": f"{prices.input}/{prices.output}" if prices else None,
-        "state": _state(model),
+        "state": state,
     }
 
 

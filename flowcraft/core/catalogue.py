@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from decimal import Decimal
 
-from flowcraft.core.problems import Problem, did_you_mean
+from flowcraft.core.problems import Problem, did_you_mean, nearest
 from flowcraft.core.values import LLMSettings, ModelSettings, Origin, Prices, Settings
 
 QWEN, KIRO, EMBEDDED = "qwen3-coder-plus", "kiro-cli", "embedded"
@@ -25,6 +25,10 @@ CATALOGUE = {
     ),
 }
 
+# What a provider's name alone does not say: which of a service's models, and which program or file.
+_SERVICES = frozenset({"anthropic", "openai"})
+_DESCRIBED = frozenset({"acp", "command", "replay"})
+
 
 def resolve(name: str, settings: Settings, providers: Collection[str]) -> ModelSettings | None:
     """The model that `name` means, None if nobody knows it; `providers` are the registered names."""
@@ -33,10 +37,12 @@ def resolve(name: str, settings: Settings, providers: Collection[str]) -> ModelS
         return llm.models[name]
     if name in CATALOGUE:
         return completed(CATALOGUE[name], llm)
-    if name in providers:
-        return completed(ModelSettings(name=name, provider=name, model=""), llm)
     provider, slash, model = name.partition("/")
-    if slash and model and provider in providers:
+    if provider in _DESCRIBED or provider not in providers:
+        return None
+    if not slash and name not in _SERVICES:
+        return completed(ModelSettings(name=name, provider=name, model=""), llm)
+    if model:
         return completed(ModelSettings(name=name, provider=provider, model=model), llm)
     return None
 
@@ -58,13 +64,29 @@ def known_models(settings: Settings) -> list[ModelSettings]:
 
 def known_names(settings: Settings, providers: Collection[str]) -> tuple[str, ...]:
     """Every name that can be used as it is, sorted; `provider/model` goes beyond them."""
-    return tuple(sorted({*settings.llm.models, *CATALOGUE, *providers}))
+    alone = {*providers} - _SERVICES - _DESCRIBED
+    return tuple(sorted({*settings.llm.models, *CATALOGUE, *alone}))
+
+
+def name_hint(name: str, settings: Settings, providers: Collection[str]) -> str:
+    """What to write instead of a name that means no model."""
+    provider, slash, model = name.partition("/")
+    if provider in _DESCRIBED:
+        return f"describe it in llm.models: '{provider}' alone does not say what to start"
+    if provider in _SERVICES:
+        return f"'{provider}' serves many models, name one of them, too: {provider}/MODEL"
+    names = known_names(settings, providers)
+    near = nearest(provider, providers) if slash else nearest(name, names)
+    if near:
+        return f"did you mean '{near}{slash}{model}'?"
+    listed = did_you_mean(name, names) or "`flowcraft models` lists those that are known"
+    return f"{listed}; any other with its provider: openai/{model or name}"
 
 
 def check_models(settings: Settings, providers: Collection[str]) -> list[Problem]:
     """FC129 for each name in the tiers that nobody knows, and each model whose provider is unknown."""
     problems = [
-        _problem(origin, f"unknown model '{name}'", did_you_mean(name, known_names(settings, providers)))
+        _problem(origin, f"unknown model '{name}'", name_hint(name, settings, providers))
         for name, origin in _tiers(settings)
         if resolve(name, settings, providers) is None
     ]

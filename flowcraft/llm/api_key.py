@@ -21,6 +21,12 @@ class ApiKey:
             return self._given.strip()
         return os.environ.get(self._variable, "").strip() if self._variable else ""
 
+    def missing(self) -> str | None:
+        """The key as the object of "it needs", if the service cannot be asked without it; None if all is there."""
+        if self._keyless or self.value():
+            return None
+        return f"an API key: set {self._variable}" if self._variable else "an API key: name its variable, api_key_env"
+
     def check_keyless(self) -> None:
         """Raise AuthError unless the service may be asked without a key."""
         if self._keyless:

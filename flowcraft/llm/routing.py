@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from flowcraft.core.catalogue import known_names, resolve
+from flowcraft.core.catalogue import known_names, name_hint, resolve
 from flowcraft.core.errors import SettingsError, UsageError
-from flowcraft.core.problems import Problem, did_you_mean
+from flowcraft.core.problems import Problem
 from flowcraft.core.values import ModelSettings, Origin, Settings
 from flowcraft.llm.factory import ProviderNames
 
@@ -115,7 +115,7 @@ def _known(settings: Settings, providers: Collection[str], name: str, place: Ori
     model = resolve(name, settings, providers)
     if model is not None:
         return model
-    hint = did_you_mean(name, known_names(settings, providers)) or "run `flowcraft models` for the known names"
+    hint = name_hint(name, settings, providers)
     if not place.line:
         raise UsageError(f"unknown model '{name}'", hint=hint)
     problem = Problem(

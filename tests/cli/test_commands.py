@@ -340,6 +340,29 @@ def test_models_lists_what_can_be_used(capsys: pytest.CaptureFixture[str]) -> No
     assert "embedded" in out
 
 
+def test_models_lists_what_the_tiers_name_with_its_provider(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / "settings.yaml").write_text("llm: {cheap_model: [openai/gpt, nobody], expensive_model: openai/gpt}")
+    assert run_command(["models", "--json"]) == 0
+
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["openai/gpt"]["tier"] == "cheap, expensive"
+    assert rows["openai/gpt"]["state"] == "needs an API key: set OPENAI_API_KEY"
+    assert rows["nobody"]["tier"] == "cheap"
+    assert rows["nobody"]["state"].startswith("unknown model; known: ")
+
+
+def test_a_pipeline_is_not_valid_while_its_settings_name_a_model_that_nobody_knows(
+    hello: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / "settings.yaml").write_text("llm: {cheap_model: nobody, expensive_model: embedded}")
+
+    assert run_command(["validate", hello.name, hello.name]) == 2
+    out = capsys.readouterr().out
+    assert out.count("settings.yaml:1:20: error[FC129]: unknown model 'nobody'") == 1
+
+
 def test_models_without_settings_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["models"]) == 0
 

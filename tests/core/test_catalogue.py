@@ -8,7 +8,7 @@ from flowcraft.core.catalogue import check_models, known_models, known_names, re
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings, Settings
 
-PROVIDERS = ("openai", "qwen-code", "kiro-cli", "embedded", "mine", "fast")
+PROVIDERS = ("acp", "openai", "qwen-code", "kiro-cli", "embedded", "mine", "fast")
 
 
 def settings(text: str) -> Settings:
@@ -39,7 +39,9 @@ def test_names_that_need_no_settings(name: str, provider: str, model: str) -> No
     assert (found.name, found.provider, found.model) == (name, provider, model)
 
 
-@pytest.mark.parametrize("name", ["nothing", "", "/", "openai/", "/gpt", "nobody/gpt", "Embedded"])
+@pytest.mark.parametrize(
+    "name", ["nothing", "", "/", "openai/", "/gpt", "nobody/gpt", "Embedded", "openai", "acp", "acp/gpt"]
+)
 def test_other_names_mean_nothing(name: str) -> None:
     assert resolved(name) is None
 
@@ -78,7 +80,9 @@ def test_the_embedded_model_costs_nothing_and_unknown_prices_are_not_zero() -> N
 def test_known_names_and_models_are_sorted_and_without_repetition() -> None:
     found = settings("llm: {models: {zeta: {provider: mine}, embedded: {path: x}}}")
 
-    assert known_names(found, PROVIDERS) == tuple(sorted({*PROVIDERS, "qwen3-coder-plus", "zeta"}))
+    assert known_names(found, PROVIDERS) == (
+        *("embedded", "fast", "kiro-cli", "mine", "qwen-code", "qwen3-coder-plus", "zeta"),
+    )
     assert [model.name for model in known_models(found)] == ["embedded", "kiro-cli", "qwen3-coder-plus", "zeta"]
 
 
@@ -89,6 +93,27 @@ def test_unknown_names_of_tiers_are_found_with_place_and_nearest() -> None:
         ("settings.yaml", 2, 27, "FC129", "did you mean 'embedded'?"),
         ("settings.yaml", 3, 20, "FC129", "did you mean 'kiro-cli'?"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("openai", "'openai' serves many models, name one of them, too: openai/MODEL"),
+        ("acp", "describe it in llm.models: 'acp' alone does not say what to start"),
+        ("acp/qwen", "describe it in llm.models: 'acp' alone does not say what to start"),
+        ("embeded", "did you mean 'embedded'?"),
+        ("opnai/gpt", "did you mean 'openai/gpt'?"),
+        (
+            "gpt-5-mini",
+            "known: embedded, fast, kiro-cli, mine, qwen-code, qwen3-coder-plus; "
+            "any other with its provider: openai/gpt-5-mini",
+        ),
+    ],
+)
+def test_a_name_that_means_no_model_comes_with_the_way_to_name_one(name: str, hint: str) -> None:
+    [problem] = check_models(settings(f"llm: {{cheap_model: {name}, expensive_model: embedded}}"), PROVIDERS)
+
+    assert (problem.message, problem.hint) == (f"unknown model '{name}'", hint)
 
 
 def test_unknown_providers_of_models_are_found() -> None:

@@ -49,6 +49,10 @@ class OpenAIProvider(BaseLLMProvider):
         """See the base class; nothing is sent before the first delta is asked for."""
         return self._chat.deltas(request, self._target)
 
+    def missing(self) -> str | None:
+        """See the base class."""
+        return None if self._headers else self._key.missing()
+
     def close(self) -> None:
         """Close the kept connections; a later call opens new ones."""
         self._chat.close()
