@@ -212,11 +212,13 @@ class CompletionStream(Iterator[str]):
 class BaseLLMProvider:
     """One protocol to one kind of model. Subclass it, name it, define one of the three methods.
 
-    `provider_name` is how settings call it. `json_schema` says that the service itself can hold an
+    `provider_name` is how settings call it. `acts` says that it may do more than answer (an agent that can change
+    files): its answers are never used again in another run. `json_schema` says that the service itself can hold an
     answer to a schema (`response_format: {type: json_schema}`). Providers are shared by threads.
     """
 
     provider_name: ClassVar[str] = ""
+    acts: ClassVar[bool] = False
     json_schema: ClassVar[bool] = False
 
     def __init__(self, config: ModelSettings | None = None) -> None:

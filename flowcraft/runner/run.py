@@ -143,4 +143,4 @@ def _session(
 ) -> Session | None:
     if durable is None:
         return None
-    return stack.enter_context(open_session(root, pipeline, shown(pipeline, values), llm.settings, durable))
+    return stack.enter_context(open_session(root, pipeline, shown(pipeline, values), llm, durable))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core.errors import LedgerError, StageError, UsageError
-from flowcraft.core.values import Settings
+from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.pricebook import rates
 from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Pipeline
@@ -30,8 +30,6 @@ from flowcraft.runner.outcome import Outcome, RunRecord, Task
 from flowcraft.runner.records import CallRow, Records, StageRow
 from flowcraft.runner.runlock import RunLock
 from flowcraft.runner.selection import Selection
-
-ACTING = frozenset(("kiro-cli", "acp", "command"))  # agents may touch files: an answer alone is not their result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +55,14 @@ class Durable:
 class Session:
     """Made by `open_session`; everything but the accounts is used by the coordinator alone."""
 
-    def __init__(self, root: Path, ledger: Ledger, pipeline: Pipeline, durable: Durable) -> None:
+    def __init__(self, root: Path, ledger: Ledger, pipeline: Pipeline, llm: LLMIntegration, durable: Durable) -> None:
         self.ledger = ledger
         self.resumed = durable.resume is not None
         self.selection = Selection(pipeline, durable.start_at, durable.only)
         self.budget = Budget({})
         self.run_id = ""
         self._records = Records(ledger.database)
-        self._root, self._pipeline, self._durable = root, pipeline, durable
+        self._root, self._pipeline, self._llm, self._durable = root, pipeline, llm, durable
         self._run, self._number = 0, 1
         self._before: Mapping[str, StageRow] = {}
         self._earlier: Mapping[str, list[CallRow]] = {}
@@ -87,7 +85,7 @@ class Session:
             raise LedgerError(f"{place} cannot be made: {error.strerror}", hint="check folder and disk") from error
         return place
 
-    def begin(self, inputs: Mapping[str, Any], settings: Settings) -> RunLock:
+    def begin(self, inputs: Mapping[str, Any]) -> RunLock:
         """Write the run, or go on with it; returns its lock. Raises UsageError or LedgerError."""
         durable, ledger = self._durable, self.ledger
         self.selection.check(durable.fresh)
@@ -98,7 +96,7 @@ class Session:
             file = str(self._pipeline.file.resolve())
             before = row.options.get("budget", {}) if row else {}
             given = {**before, **{unit: str(value) for unit, value in durable.budget.items()}}
-            limit = {**limits(settings.llm.budget), **limits(self._pipeline.budget), **limits(given)}
+            limit = {**limits(self._llm.settings.llm.budget), **limits(self._pipeline.budget), **limits(given)}
             options = {**durable.options, "budget": given}
             if row:
                 self._go_on(row.number, options)
@@ -140,7 +138,7 @@ class Session:
         """The result of this task if it is known, because nothing that it depends on has changed."""
         mark = fingerprint(task, choice, self._root)
         self._choices[task.path] = choice
-        self._cacheable[task.path] = _cacheable(task, choice)
+        self._cacheable[task.path] = self._may_be_cached(task, choice)
         self._prints[task.path] = mark
         if self._asked_anew(task.stage, task.path):
             self._decided(task.path, "ran", reason="it was asked for anew")
@@ -150,7 +148,7 @@ class Session:
             return replace(before.outcome, resumed=True)
         if before is not None:
             self._decided(task.path, "ran", reason=_again(before, mark))
-        found = self._records.reusable(mark.whole) if _cacheable(task, choice) else None
+        found = self._records.reusable(mark.whole) if self._cacheable[task.path] else None
         if found is None:
             return None
         return self._cached(task.path, *found)
@@ -204,7 +202,8 @@ class Session:
             self._why.get(outcome.path, {"decision": "ran"}),
             reusable=self._durable.shared
             and self._cacheable.get(outcome.path, False)
-            and _reusable(outcome, self._choices.get(outcome.path)),
+            and _reusable(outcome, self._choices.get(outcome.path))
+            and not any(self._acts(attempt.name) for attempt in outcome.attempts),
             at_once=outcome.kind in ("run", "python", "approve") and outcome.status != "skipped",
         )
 
@@ -242,6 +241,21 @@ class Session:
         fresh = replace(outcome, path=path, attempts=attempts, saved=None, seconds=0.0)
         return replace(fresh, cached_from=origin, saved_usd=saved)
 
+    def _may_be_cached(self, task: Task, choice: Choice | None) -> bool:
+        """Whether other runs may take the result: what it depends on must be known, and it must be all there is."""
+        if choice is None:
+            return task.cache is True and bool(task.reads) and bool(task.writes)
+        commands = any(check.run for check in task.contract.checks)  # they look at files that nobody has named
+        allowed = not commands if task.cache is None else task.cache
+        return allowed and not self._acts(choice.model.name)
+
+    def _acts(self, name: str) -> bool:
+        """Whether the model behind this name may do more than answer."""
+        try:
+            return self._llm.provider(self._llm.choose(model=name).model).acts
+        except UsageError:  # of an earlier session, and gone from the settings since
+            return True
+
     def _refused(self, path: str) -> bool:
         before = self._before.get(path)
         return before is not None and before.status == "started" and not self._durable.rerun_unknown
@@ -257,14 +271,14 @@ class Session:
 
 @contextmanager
 def open_session(
-    root: Path, pipeline: Pipeline, inputs: Mapping[str, Any], settings: Settings, durable: Durable
+    root: Path, pipeline: Pipeline, inputs: Mapping[str, Any], llm: LLMIntegration, durable: Durable
 ) -> Iterator[Session]:
     """A session of a run in the workspace `root`; its lock is free again when the block ends."""
     ledger = Ledger(root, create=durable.resume is None)
     lock = None
     try:
-        session = Session(root, ledger, pipeline, durable)
-        lock = session.begin(inputs, settings)
+        session = Session(root, ledger, pipeline, llm, durable)
+        lock = session.begin(inputs)
         yield session
     except BaseException:
         if lock:  # torn off (a second Ctrl-C, a full disk): the workers that would end their programs may not get to it
@@ -290,15 +304,6 @@ def _again(before: StageRow, mark: Fingerprint) -> str:
     if before.status == "succeeded":
         return f"changed since it ran: {', '.join(mark.differing(before.parts)) or 'the way FlowCraft asks'}"
     return {"failed": "it had failed", "skipped": "it had not run"}.get(before.status, "it had not come to its end")
-
-
-def _cacheable(task: Task, choice: Choice | None) -> bool:
-    """Whether other runs may take the result: what it depends on must be known."""
-    if choice is None:
-        return task.cache is True and bool(task.reads) and bool(task.writes)
-    commands = any(check.run for check in task.contract.checks)  # they look at files that nobody has named
-    allowed = not commands if task.cache is None else task.cache
-    return allowed and choice.model.provider not in ACTING
 
 
 def _reusable(outcome: Outcome, choice: Choice | None) -> bool:

@@ -134,6 +134,30 @@ def test_another_model_is_another_question() -> None:
     assert ends(record)["first"] == "succeeded"
 
 
+class Agent(ScriptedProvider):
+    """May do more than answer."""
+
+    acts = True
+
+
+def test_the_answer_of_an_agent_is_never_used_again_in_another_run() -> None:
+    run_(CHAIN, Agent(otherwise="done"))
+
+    assert set(ends(run_(CHAIN, Agent(otherwise="done"))).values()) == {"succeeded"}
+
+
+def test_nor_is_that_of_an_agent_on_a_higher_rung() -> None:
+    Path("p.yaml").write_text(
+        "{flowcraft: 1, stages: [{id: a, prompt: x, model: [cheap, expensive], output: json}]}", encoding="utf-8"
+    )
+    records = []
+    for _ in range(2):
+        with llm_of(ScriptedProvider(otherwise="no"), Agent(otherwise="{}"), PRICES) as llm:
+            records.append(run_pipeline("p.yaml", llm=llm, durable=Durable()))
+
+    assert [ends(record) for record in records] == [{"a": "succeeded"}] * 2
+
+
 def test_a_rejected_result_is_never_cached() -> None:
     text = "flowcraft: 1\nstages: [{id: only, prompt: a number, output: json}]"
     run_(text, ScriptedProvider("not json", "nor this"))
