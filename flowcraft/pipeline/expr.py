@@ -212,8 +212,24 @@ def _expression_facts(source: str) -> Facts:
     return facts(source, _expression_tree(source))
 
 
+# Most values are names with dots: what they use can be said without a tree.
+_VALUE = re.compile(r"\$\{\{\s*((?:inputs|stages|run)(?:\.[a-z][a-z0-9_]*)+)\s*\}\}")
+
+
+def _plain_facts(source: str) -> Facts | None:
+    """The facts of a template with nothing but dotted names in it; None for all others."""
+    found = list(_VALUE.finditer(source))
+    if len(found) != source.count("${") or "$$" in source:
+        return None
+    paths = [(match, tuple(match[1].split("."))) for match in found]
+    return Facts(tuple(dict.fromkeys(Reference(path, match.start(1), match[1]) for match, path in paths)))
+
+
 @lru_cache(maxsize=4096)
 def _template_facts(source: str) -> Facts:
+    plain = _plain_facts(source)
+    if plain is not None:
+        return plain
     parts = _pieces(source)
     if all(part.kind == "text" for part in parts):
         return Facts()

@@ -5,7 +5,7 @@ What has a wrong shape is left out here: shape.py has told it.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Material:
 
     def site(self, item: Expression | Template | Script, place: Place, key: str, spot: Spot) -> None:
         """Note a template that is rendered at `spot`."""
-        self.sites.append(Site(item, self.document, place, replace(spot, key=key)))
+        self.sites.append(Site(item, self.document, place, spot, key))
 
     def text(self, data: Mapping[str, Any], place: Place, key: str) -> Text | None:
         """A template, from the file itself or from one that it names; to be noted with `placed`."""
@@ -64,7 +64,7 @@ class Material:
         """The template of a text, noted where it is used."""
         if text is None:
             return None
-        self.sites.append(Site(text.template, self.document, text.path, replace(spot, key=key), text.file))
+        self.sites.append(Site(text.template, self.document, text.path, spot, key, text.file))
         return text.template
 
     def template(self, value: Any, place: Place, key: str, spot: Spot) -> Template:

@@ -11,6 +11,7 @@ from typing import Any
 
 from flowcraft.core.document import Document
 from flowcraft.core.problems import Problem, nearest
+from flowcraft.core.quick import Judge, Quick
 from flowcraft.core.resources import schema as shipped
 from flowcraft.core.schema import check
 from flowcraft.core.syntax import cited
@@ -34,6 +35,8 @@ def shape(document: Document) -> list[Problem]:
     for place, stage in listed:
         if isinstance(stage, dict):
             definition = _definition(_judged_as(stage))
+            if _fits(definition)(stage):
+                continue
             found += check(document, place, definition, root_schema=root, where=label(stage, place))
         else:
             found += check(document, place, {"type": "object"}, where=label(stage, place))
@@ -98,6 +101,16 @@ def _definition(kind: str) -> dict[str, Any]:
     if kind == "stages":
         found["properties"] = {**found["properties"], "stages": _without_items(found["properties"]["stages"])}
     return found
+
+
+@cache
+def _quick() -> Quick:
+    return Quick(shipped("pipeline"))
+
+
+def _fits(definition: Mapping[str, Any]) -> Judge:
+    """The quick judge of a definition; what it refuses jsonschema explains."""
+    return _quick().judge(definition)
 
 
 def _without_items(schema: Mapping[str, Any]) -> dict[str, Any]:

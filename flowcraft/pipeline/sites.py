@@ -36,13 +36,12 @@ class Level:
 class Spot:
     """Where in the order of the stages something is: in stage `number` of a level (None: after all of them).
 
-    `names` are those that loops around it give, `key` what stands there.
+    `names` are those that loops around it give.
     """
 
     level: Level
     number: int | None = None
     names: frozenset[str] = NO_NAMES
-    key: str = ""
 
     @property
     def stage(self) -> Stage | None:
@@ -51,17 +50,14 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A template at a place of the file, and the spot where it is rendered."""
+    """A template at a place of the file, what it is for (`key`), and the spot where it is rendered."""
 
     item: Expression | Template | Script
     document: Document
     path: Sequence[str | int]
     spot: Spot
+    key: str
     file: TextFile | None = None
-
-    @property
-    def key(self) -> str:
-        return self.spot.key
 
     def problem(self, message: str, *, code: str, hint: str | None = None, offset: int = 0, text: str = "") -> Problem:
         """A problem with the part of the template that is `text`, at `offset`."""

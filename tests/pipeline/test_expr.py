@@ -313,3 +313,19 @@ def test_text_without_our_signs_stays_as_it_is(text: str) -> None:
     if "${{" not in text and "${%" not in text:
         assert Template(text).is_static
         assert Template(text).text({}) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a ${{ stages.a.output }} b",
+        "${{stages.a.output.risk}} ${{ inputs.x }} ${{ inputs.x }}",
+        "${{ run.id }}",
+        "plain",
+    ],
+)
+def test_names_are_found_with_and_without_a_tree(text: str) -> None:
+    quick = Template(text).references
+    slow = Template(f"{text}${{% if true %}}${{% endif %}}").references
+
+    assert quick == slow
