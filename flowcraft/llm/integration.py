@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
+from importlib import import_module
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowcraft.core.catalogue import check_models
 from flowcraft.core.errors import SettingsError, UsageError
 from flowcraft.core.retry import RetryPolicy, RetryQuota
 from flowcraft.core.scope import Scope
-from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings, Settings
 from flowcraft.llm.attempts import Call, streamed, whole
 from flowcraft.llm.base import (
@@ -30,6 +30,9 @@ from flowcraft.llm.factory import LLMProviderFactory, ProviderNames
 from flowcraft.llm.limits import Limiter
 from flowcraft.llm.otel import INSTALL, OpenTelemetry
 from flowcraft.llm.routing import Choice, Named, choose
+
+if TYPE_CHECKING:
+    from flowcraft.core.settings import SettingsManager
 
 log = logging.getLogger(__name__)
 
@@ -48,19 +51,21 @@ class LLMIntegration:
 
     def __init__(
         self,
-        settings: SettingsManager | Settings | None = None,
+        settings: "SettingsManager | Settings | None" = None,
         *,
         providers: Mapping[str, BaseLLMProvider] | None = None,
         observer: CallObserver | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         if settings is None:
-            settings = SettingsManager()
-        if not isinstance(settings, (SettingsManager, Settings)):
+            # Not above: reading files takes half of the time and memory of all imports, and needs not be.
+            settings = import_module("flowcraft.core.settings").SettingsManager()
+        found = settings if isinstance(settings, Settings) else getattr(settings, "settings", None)
+        if not isinstance(found, Settings):
             raise UsageError(
                 f"a {type(settings).__name__} is no settings", hint="LLMIntegration(SettingsManager(path))"
             )
-        self.settings = settings.settings if isinstance(settings, SettingsManager) else settings
+        self.settings = found
         self._given = dict(providers or {})
         self._made: dict[str, BaseLLMProvider] = {}
         self._observer = observer
