@@ -1,7 +1,7 @@
 """`flowcraft run` and `flowcraft resume`."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +22,13 @@ from flowcraft.cli.options import (
 from flowcraft.core.errors import LedgerError, UsageError
 
 if TYPE_CHECKING:
+    from flowcraft.cli.live import View
     from flowcraft.core.settings import SettingsManager
     from flowcraft.llm.integration import LLMIntegration
     from flowcraft.pipeline.model import Pipeline
+    from flowcraft.runner.budget import AskMore
     from flowcraft.runner.gates import Decision
-    from flowcraft.runner.outcome import RunRecord
+    from flowcraft.runner.outcome import Event, RunRecord
     from flowcraft.runner.session import Durable
 
 input_option = click.option(
@@ -165,6 +167,7 @@ def resumed(
 
 def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     from flowcraft.cli.decide import Asker
+    from flowcraft.cli.limit import Raiser
     from flowcraft.cli.live import open_view
     from flowcraft.cli.models import fetch_weights, quality_note
     from flowcraft.cli.report import dump
@@ -180,10 +183,11 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     if manager.notice and not order.replay:
         click.echo(manager.notice, err=True)
     stream = sys.stderr if order.as_json else sys.stdout
-    with _integration(manager, order.replay) as llm, _way_back():
+    with _integration(manager, order.replay) as llm, _way_back() as begun:
         if not order.replay:
             fetch_weights(choice.model for choice in named_models(pipeline, llm, chosen))
         with open_view(stream) as view:
+            more = Raiser(view) if manager.settings.llm.on_exceed == "ask" and _somebody_is_there(stream) else None
             record = run_pipeline(
                 pipeline,
                 values,
@@ -192,8 +196,8 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
                 jobs=order.jobs,
                 keep_going=order.keep_going,
                 workspace=order.workspace,
-                on_event=view.show,
-                durable=_durable(pipeline, values, chosen, order),
+                on_event=begun.telling(view),
+                durable=_durable(pipeline, values, chosen, order, more),
                 ask=Asker(view) if _somebody_is_there(stream) else None,
                 decisions=order.decisions,
             )
@@ -210,17 +214,38 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     return record.exit_code
 
 
+class _Begun:
+    """Knows the run that has begun."""
+
+    run_id = ""
+
+    def telling(self, view: "View") -> "Callable[[Event], None]":
+        """A listener that passes on to `view`."""
+        from flowcraft.runner.outcome import RunStarted
+
+        def show(event: "Event") -> None:
+            if isinstance(event, RunStarted):
+                self.run_id = event.id
+            view.show(event)
+
+        return show
+
+
 @contextmanager
-def _way_back() -> Iterator[None]:
+def _way_back() -> Iterator[_Begun]:
     """Say how to go on when a run is torn off: by a second Ctrl-C, a full disk."""
+    begun = _Begun()
     try:
-        yield
+        yield begun
     except (KeyboardInterrupt, LedgerError, OSError):
-        click.echo("what was paid for is kept; continue with: flowcraft resume", err=True)
+        if begun.run_id:
+            click.echo(f"what was paid for is kept; continue with: flowcraft resume {begun.run_id}", err=True)
         raise
 
 
-def _durable(pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str], order: _Order) -> "Durable":
+def _durable(
+    pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str], order: _Order, more: "AskMore | None"
+) -> "Durable":
     from flowcraft.runner.session import Durable
 
     secret = {one.name for one in pipeline.inputs if one.secret}
@@ -232,6 +257,7 @@ def _durable(pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str
         budget=pairs(order.budgets, "--budget"),
         rerun_unknown=order.rerun_unknown,
         shared=order.replay is None,
+        ask=more,
         options={
             "models": chosen,
             "jobs": order.jobs,

@@ -107,6 +107,10 @@ def _on_this_machine(address: str) -> bool:
         return False
 
 
+def _budget(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _decimal(value) if key == "usd" else value for key, value in given.items() if key != "on_exceed"}
+
+
 class _Settings:
     """Makes values from a document that is known to be good."""
 
@@ -128,7 +132,8 @@ class _Settings:
             timeouts=_timeouts(llm.get("timeouts", {}), Timeouts()),
             retries=llm.get("retries", 2),
             telemetry=llm.get("telemetry", "off"),
-            budget={key: _decimal(value) if key == "usd" else value for key, value in llm.get("budget", {}).items()},
+            budget=_budget(llm.get("budget", {})),
+            on_exceed=llm.get("budget", {}).get("on_exceed", "stop"),
             prices={name: _prices(prices) for name, prices in llm.get("prices", {}).items()},
         )
         models = {name: self._model(name, entry, settings) for name, entry in llm.get("models", {}).items()}

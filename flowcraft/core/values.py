@@ -71,7 +71,8 @@ class LLMSettings:
     """The `llm:` part of the settings; a tier with several models falls back from left to right.
 
     `prices` are by the name a model is used by, for models that bring none. `budget` is for one run,
-    `usd` and `tokens`; what is not limited is not in it. `telemetry` is off, otel or otel+cost.
+    `usd`, `tokens` and more; what is not limited is not in it. `on_exceed` is stop or ask.
+    `telemetry` is off, otel or otel+cost.
     """
 
     cheap_models: tuple[str, ...]
@@ -82,6 +83,7 @@ class LLMSettings:
     timeouts: Timeouts = Timeouts()
     retries: int = 2
     budget: Mapping[str, Decimal | int] = field(default_factory=dict)
+    on_exceed: str = "stop"
     prices: Mapping[str, Prices] = field(default_factory=dict)
     telemetry: str = "off"
 

@@ -28,6 +28,7 @@ _SUFFIXES = {"k": 1_000, "m": 1_000_000}
 _DURATIONS = {"s": 1, "m": 60, "h": 3600}
 
 Amounts = Mapping[str, Decimal]
+AskMore = Callable[[str, str, Decimal, Scope], Decimal | None]  # what is wrong, unit, limit; ends with the scope
 
 
 def limits(given: Mapping[str, Any]) -> dict[str, Decimal]:
@@ -85,7 +86,8 @@ class _Short:
 class Budget:
     """The budget of one run; thread-safe. `spent` is what earlier sessions have used.
 
-    `ask` is called, in the thread of the call, where a call does not fit: it gives a new limit, or None to stop.
+    `ask` is called, in the thread of the call and for one call at a time, where a call does not fit: it gives a new
+    limit, or None to stop.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Budget:
         limit: Amounts,
         spent: Amounts | None = None,
         *,
-        ask: Callable[[str, str, Decimal], Decimal | None] | None = None,
+        ask: AskMore | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit = dict(limit)
@@ -115,7 +117,7 @@ class Budget:
                 if short.waiting_helps and self._flying:
                     self._changed.wait(LOOK_S)
                     scope.check()
-                elif not self._raised(short):
+                elif not self._raised(short, scope):
                     raise _too_little(short)
             self._flying += 1
             for unit, amount in worst.items():
@@ -150,8 +152,8 @@ class Budget:
                 return _Short(unit, limit, spent, wanted, helps)
         return None
 
-    def _raised(self, short: _Short) -> bool:
-        new = self._ask(_said(short), short.unit, short.limit) if self._ask else None
+    def _raised(self, short: _Short, scope: Scope) -> bool:
+        new = self._ask(_said(short), short.unit, short.limit, scope) if self._ask else None
         if new is None or new <= short.limit:
             return False
         self.limit[short.unit] = new

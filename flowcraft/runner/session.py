@@ -7,7 +7,7 @@ has ended in this run (`resume`), the same question was answered in another run 
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -21,7 +21,7 @@ from flowcraft.llm.pricebook import rates
 from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.runner.accounts import Account
-from flowcraft.runner.budget import Budget, limits
+from flowcraft.runner.budget import AskMore, Budget, limits
 from flowcraft.runner.fingerprint import Fingerprint, digest, fingerprint
 from flowcraft.runner.ledger import FOLDER, Ledger, NewRun, file_hash
 from flowcraft.runner.leftovers import end_programs
@@ -49,7 +49,7 @@ class Durable:
     rerun_unknown: bool = False
     shared: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
-    ask: Callable[[str, str, Decimal], Decimal | None] | None = None
+    ask: AskMore | None = None
 
 
 class Session:
