@@ -112,7 +112,7 @@ class ProviderError(FlowcraftError):
             ("status", self.status),
             ("request id", self.request_id),
         )
-        known = ", ".join(f"{name} {value}" for name, value in facts if value is not None)
+        known = ", ".join(f"{name} {value}" for name, value in facts if value not in (None, ""))
         return f"{self.message} ({known})" if known else self.message
 
 
