@@ -6,6 +6,7 @@ process downloads, the others wait for its lock; what a killed one left behind i
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -21,11 +22,6 @@ from typing import IO
 from flowcraft.core.errors import DeadlineError, ProviderError
 from flowcraft.core.scope import Scope
 from flowcraft.llm.wheel import fetch
-
-if sys.platform != "win32":
-    import fcntl
-else:
-    import msvcrt
 
 Progress = Callable[[int, int | None], None]
 
@@ -197,10 +193,7 @@ def _locked(file: Path, scope: Scope) -> Iterator[None]:
 
 def _lock(file: IO[bytes]) -> bool:
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     return True
