@@ -199,7 +199,7 @@ def _stages(
         for _ in range(rounds):
             for name in names:
                 if name in ("haystack", "prefect") and count > 100:
-                    continue  # they take minutes: one asks its server, the other looks at all stages after each
+                    continue  # too slow: one asks its server, the other looks at all stages after each
                 command = [pythons[name], str(HERE / "runners.py"), name, str(count)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
                 if done.returncode:
