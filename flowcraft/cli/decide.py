@@ -1,29 +1,18 @@
-"""`approve` and `reject`: the answer to a gate at which a run waits; and asking it on a terminal."""
+"""`approve` and `reject`: the answer to a gate at which a run waits."""
 
-import select
-import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import click
 
+from flowcraft.cli.asking import user
 from flowcraft.cli.run import input_option, resumed, run_options
 from flowcraft.core.errors import UsageError
 from flowcraft.core.problems import did_you_mean
 
-if TYPE_CHECKING:
-    from flowcraft.runner.gates import Decision
-
 _stage_option = click.option("--stage", metavar="STAGE", help="Which gate, where several wait.")
 _comment_option = click.option("--comment", default="", metavar="TEXT", help="Kept with the decision.")
-
-
-class Pausable(Protocol):
-    """A view that leaves the terminal alone for a while."""
-
-    def paused(self) -> AbstractContextManager[None]: ...
 
 
 @click.command()
@@ -66,38 +55,5 @@ def _decided(
         raise UsageError(f"no gate '{stage}' waits in run {row.id}", hint=did_you_mean(stage, waiting))
     if stage is None and len(waiting) > 1:
         raise UsageError(f"run {row.id} waits at several gates", hint=f"--stage {' or '.join(waiting)}")
-    decision = Decision(approved=approved, comment=comment, by=_user())
+    decision = Decision(approved=approved, comment=comment, by=user())
     return resumed(row.id, given, "fail", order, {stage or waiting[0]: decision})
-
-
-class Asker:
-    """Asks on the terminal."""
-
-    def __init__(self, view: Pausable) -> None:
-        self._view = view
-
-    def __call__(self, path: str, text: str, limit_s: float | None) -> "Decision | None":
-        from flowcraft.cli.screen import clean
-        from flowcraft.runner.gates import Decision
-
-        with self._view.paused():
-            click.echo(f"{clean(path)} asks:\n{clean(text).rstrip()}", err=True)
-            click.echo("approve? [y]es, [n]o, or leave it for later (Enter): ", err=True, nl=False)
-            if limit_s is not None and not select.select([sys.stdin], [], [], limit_s)[0]:
-                return Decision(approved=False, comment=f"nobody has answered within {limit_s:.0f} s")
-            answer = sys.stdin.readline().strip().lower()
-            if answer in ("y", "yes"):
-                return Decision(approved=True, by=_user())
-            if answer in ("n", "no"):
-                click.echo("why? (Enter: no comment) ", err=True, nl=False)
-                return Decision(approved=False, comment=sys.stdin.readline().strip(), by=_user())
-        return None
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return ""

@@ -185,7 +185,7 @@ def _trouble(outcome: Outcome) -> list[str]:
 def _summary(record: RunRecord, shown: Collection[str] = ()) -> list[str]:
     used = record.totals
     tokens = "tokens unknown" if used.tokens is None else f"{used.tokens} tokens"
-    facts = f"{used.calls} calls, {tokens}, {money(used.cost)}"
+    facts = f"{used.calls} call{'' if used.calls == 1 else 's'}, {tokens}, {money(used.cost)}"
     texts = [f"run {record.id}: {record.status} in {seconds(record.seconds)}, {facts}"]
     if record.error:
         texts.append(f"  error: {record.error}")

@@ -160,7 +160,7 @@ def _show(
     from flowcraft.cli.screen import clean, table
 
     by_path = {one.path: one for one in found}
-    click.echo(f"{clean(pipeline.name)}: {len(rows)} stages")
+    click.echo(f"{clean(pipeline.name)}: {len(rows)} stage{'' if len(rows) == 1 else 's'}")
     cells = [_cells(row, by_path.get(row["stage"])) for row in rows]
     click.echo(table(cells, ("order", "stage", "model", "calls", "first input", "usual", "ceiling", "why", "after")))
     budget = "" if sums["budget_usd"] is None else f"  budget {_usd(sums['budget_usd'])}"

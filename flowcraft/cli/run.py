@@ -166,7 +166,7 @@ def resumed(
 
 
 def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
-    from flowcraft.cli.decide import Asker
+    from flowcraft.cli.asking import Asker
     from flowcraft.cli.limit import Raiser
     from flowcraft.cli.live import open_view
     from flowcraft.cli.models import fetch_weights, quality_note
@@ -203,7 +203,7 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
             )
     if order.record:
         _write_recording(order.record, record, order.workspace)
-    if record.status in ("failed", "interrupted"):
+    if record.status in ("failed", "interrupted") and not order.replay:  # it would ask the real models
         click.echo(f"continue with: flowcraft resume {record.id}", file=stream)
     if record.status == "paused":
         click.echo(f"decide with: flowcraft approve {record.id}, or: flowcraft reject {record.id}", file=stream)

@@ -34,6 +34,7 @@ from flowcraft.core.scope import Scope
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 PIPE_BLOCKS = 16  # a pipe holds at most 1 MiB; whoever still writes must not hold us
+LAST_WORDS_S = 0.25  # a program that dies closes stdout first; what it says on stderr belongs to its end
 LINE_COST_BYTES = 64  # what a waiting line takes in memory besides its own bytes
 MAX_WAITING_BYTES = 64 * 1024 * 1024  # of lines that nobody has read; beyond it the child has to wait
 
@@ -190,12 +191,14 @@ class Child:
 
     def _read(self) -> None:
         """The pump thread: both pipes into memory until they end or `stop` wakes us."""
+        over_at: float | None = None  # when the end of stdout is told: the last words on stderr may come after it
         with selectors.PollSelector() as ready:
             ready.register(self._wake, selectors.EVENT_READ)
             ready.register(self._program.stdout, selectors.EVENT_READ, self._add_output)
             ready.register(self._program.stderr, selectors.EVENT_READ, self._add_error)
             while len(ready.get_map()) > 1:
-                found = [key for key, _ in ready.select()]
+                left_s = None if over_at is None else max(0.0, over_at - time.monotonic())
+                found = [key for key, _ in ready.select(left_s)]
                 if any(key.data is None for key in found):  # the pipes have had their time: what is there, no more
                     for key in list(ready.get_map().values()):
                         self._empty(key)
@@ -203,6 +206,14 @@ class Child:
                 for key in found:
                     if self._read_block(key) == b"":
                         ready.unregister(key.fileobj)
+                        if key.fileobj is self._program.stdout:
+                            over_at = time.monotonic() + LAST_WORDS_S
+                if left_s == 0.0:
+                    self._end_output()
+                    over_at = None
+        self._end_output()
+
+    def _end_output(self) -> None:
         with self._changed:
             if self._partial:
                 self._enqueue()

@@ -8,7 +8,8 @@ FlowcraftError
 │   └── ExpressionError       a template or condition cannot be evaluated
 ├── ProviderError             a model could not give an answer
 │   ├── AuthError             credentials missing or refused; never retried
-│   ├── RateLimitError        asked too often, or a quota is spent
+│   ├── RateLimitError        asked too often
+│   │   └── QuotaError        a quota is spent, or a bill unpaid: asking again does not help
 │   ├── TransportError        connection, broken stream, dead child
 │   │   └── IncompleteStream  the answer stopped before its finish_reason
 │   ├── DeadlineError         one of the time limits was reached
@@ -121,7 +122,11 @@ class AuthError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """The service was asked too often, or a quota is spent (then `retryable` is False)."""
+    """The service was asked too often."""
+
+
+class QuotaError(RateLimitError):
+    """A quota is spent, or the account has no credit: asking again does not help, another model does."""
 
 
 class TransportError(ProviderError):

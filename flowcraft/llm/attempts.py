@@ -74,7 +74,8 @@ class Attempt:
         response = self.answer.response()
         cost = response.cost
         if cost is None:
-            price = rates(model)
+            listed = model.prices is not None or self._call.provider(model).at_list_price
+            price = rates(model) if listed else None
             cost = price.cost(response.usage) if price else None
         response = replace(response, provider=model.provider, model=response.model or model.model, cost=cost)
         self._tell(response=response)

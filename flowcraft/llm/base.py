@@ -214,10 +214,12 @@ class BaseLLMProvider:
 
     `provider_name` is how settings call it. `acts` says that it may do more than answer (an agent that can change
     files): its answers are never used again in another run. `json_schema` says that the service itself can hold an
-    answer to a schema (`response_format: {type: json_schema}`). Providers are shared by threads.
+    answer to a schema (`response_format: {type: json_schema}`). Without `at_list_price` (a login, a plan) what a call
+    costs is unknown unless the settings give prices. Providers are shared by threads.
     """
 
     provider_name: ClassVar[str] = ""
+    at_list_price: bool = True
     acts: ClassVar[bool] = False
     json_schema: ClassVar[bool] = False
 

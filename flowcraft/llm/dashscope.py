@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from flowcraft.core.errors import AuthError, ProviderError, RateLimitError
+from flowcraft.core.errors import AuthError, ProviderError, QuotaError, RateLimitError
 from flowcraft.core.version import VERSION
 
 STUDIO_KEY, CODING_KEY, TOKEN_KEY = "DASHSCOPE_API_KEY", "BAILIAN_CODING_PLAN_API_KEY", "BAILIAN_TOKEN_PLAN_API_KEY"
@@ -120,12 +120,12 @@ class _Verdict:
 # In this order: the narrower words first. "insufficient_quota" is both a spent quota and a throttle.
 _VERDICTS: Mapping[str, _Verdict] = {
     "free allocated quota exceeded": _Verdict(
-        RateLimitError,
+        QuotaError,
         "the free quota of today is spent",
         "it is renewed at 00:00 UTC+8; until then use another model, or an API key",
     ),
     "free tier of the model has been exhausted": _Verdict(
-        RateLimitError,
+        QuotaError,
         "the free quota of this model is spent",
         "turn off 'free quota only' in the console to go on for money, or use another model",
     ),
@@ -133,24 +133,24 @@ _VERDICTS: Mapping[str, _Verdict] = {
         RateLimitError, "too many requests at the same moment", "use fewer jobs at once", retryable=True
     ),
     "hour allocated quota exceeded": _Verdict(
-        RateLimitError, "the plan's quota of this period is spent", "wait for the next period, or use another model"
+        QuotaError, "the plan's quota of this period is spent", "wait for the next period, or use another model"
     ),
     "week allocated quota exceeded": _Verdict(
-        RateLimitError, "the plan's quota of this week is spent", "wait for the next week, or use another model"
+        QuotaError, "the plan's quota of this week is spent", "wait for the next week, or use another model"
     ),
     "month allocated quota exceeded": _Verdict(
-        RateLimitError, "the plan's quota of this month is spent", "wait for the next month, or use another model"
+        QuotaError, "the plan's quota of this month is spent", "wait for the next month, or use another model"
     ),
     "allocated quota exceeded": _Verdict(
-        RateLimitError, "the quota of the account is spent", "raise it in the console, or use another model"
+        QuotaError, "the quota of the account is spent", "raise it in the console, or use another model"
     ),
     "check your plan and billing details": _Verdict(
         RateLimitError, "too many tokens in this minute", "wait a minute, or use fewer jobs at once", retryable=True
     ),
     "rate limit exceeded": _Verdict(RateLimitError, "asked too often", "use fewer jobs at once", retryable=True),
-    "in arrears": _Verdict(RateLimitError, "the account has unpaid bills", "pay them in the console"),
-    "arrearage": _Verdict(RateLimitError, "the account has unpaid bills", "pay them in the console"),
-    "in good standing": _Verdict(RateLimitError, "the account has unpaid bills", "pay them in the console"),
+    "in arrears": _Verdict(QuotaError, "the account has unpaid bills", "pay them in the console"),
+    "arrearage": _Verdict(QuotaError, "the account has unpaid bills", "pay them in the console"),
+    "in good standing": _Verdict(QuotaError, "the account has unpaid bills", "pay them in the console"),
     "` is not supported": _Verdict(
         ProviderError, "the service has no such model", "name another one as `model`, such as coder-model"
     ),

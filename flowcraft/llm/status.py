@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
-from flowcraft.core.errors import AuthError, ProviderError, RateLimitError
+from flowcraft.core.errors import AuthError, ProviderError, QuotaError, RateLimitError
 
 QUOTE_CHARS = 500
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-requestid", "x-amzn-requestid", "x-ds-request-id", "cf-ray")
@@ -95,12 +95,12 @@ def refusal_in_stream(fault: Fault, *, started: bool) -> ProviderError:
 def _refusal(status: int, words: frozenset[str], said: str) -> ProviderError:
     if status == 429 or (status in (402, 403) and words & _QUOTA):
         if words & _QUOTA:
-            return RateLimitError(
+            return QuotaError(
                 f"the quota is spent: {said}", hint="look at the plan and billing of the account, or use another model"
             )
         return RateLimitError(f"asked too often: {said}", retryable=True, hint="try later, or with fewer jobs at once")
     if status == 402:
-        return RateLimitError(f"the account has no credit: {said}", hint="top up the account, or use another model")
+        return QuotaError(f"the account has no credit: {said}", hint="top up the account, or use another model")
     if status == 401:
         return AuthError(f"the service does not accept the credentials: {said}")
     if status == 403:

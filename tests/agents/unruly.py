@@ -18,6 +18,13 @@ def hang() -> None:
     signal.pause()
 
 
+def close_output() -> None:
+    """Closes stdout and lives on."""
+    say("ready")
+    os.close(1)
+    signal.pause()
+
+
 def ignore_term() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     hang()

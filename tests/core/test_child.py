@@ -264,3 +264,11 @@ def test_a_fork_of_the_parent_does_not_stop_the_child() -> None:
     completed = run(owner(fork), env=dict(os.environ))
 
     assert (completed.returncode, completed.stderr) == (0, b"")
+
+
+def test_a_program_that_closes_its_output_and_lives_on_is_noticed() -> None:
+    with Child(unruly("close_output")) as child:
+        assert child.read_line(10) == b"ready\n"
+
+        assert child.read_line(10) == b""
+        assert child.alive

@@ -368,3 +368,13 @@ def test_settings_are_not_the_path_of_a_file() -> None:
         LLMIntegration("settings.yaml")  # type: ignore[arg-type]
 
     assert caught.value.hint == "LLMIntegration(SettingsManager(path))"
+
+
+def test_a_plan_is_not_billed_at_the_list_price() -> None:
+    listed = replace(model("small"), prices=None, model="qwen3-coder-plus", provider="qwen-code")
+    settings = replace(SETTINGS, llm=replace(SETTINGS.llm, models={**SETTINGS.llm.models, "small": listed}))
+    paid, planned = ScriptedProvider("a"), ScriptedProvider("b")
+    planned.at_list_price = False
+
+    assert LLMIntegration(settings, providers={"small": paid}).chat_completion(HELLO).cost is not None
+    assert LLMIntegration(settings, providers={"small": planned}).chat_completion(HELLO).cost is None

@@ -7,7 +7,7 @@ or as the answer itself. Looked up in the order of the table; the first match de
 import re
 from dataclasses import dataclass
 
-from flowcraft.core.errors import AuthError, ProviderError, RateLimitError, ReplyError, TransportError
+from flowcraft.core.errors import AuthError, ProviderError, QuotaError, RateLimitError, ReplyError, TransportError
 from flowcraft.llm.agents.terminal import plain
 
 _MAX_MESSAGE = 300
@@ -34,7 +34,7 @@ def _status(codes: str) -> str:
 
 QUOTA = _kind(
     "quota",
-    RateLimitError,
+    QuotaError,
     False,
     "the plan's allowance is used up: wait until it is renewed, buy more, or choose another model",
     r"monthly request limit reached",

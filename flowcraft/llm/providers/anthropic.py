@@ -43,6 +43,10 @@ class AnthropicProvider(BaseLLMProvider):
         """See the base class; nothing is sent before the first delta is asked for."""
         return self._chat.deltas(request, self._target)
 
+    def missing(self) -> str | None:
+        """See the base class."""
+        return self._key.missing()
+
     def close(self) -> None:
         """Close the kept connections; a later call opens new ones."""
         self._chat.close()

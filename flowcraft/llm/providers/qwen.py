@@ -16,7 +16,7 @@ from flowcraft.llm import dashscope
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
 from flowcraft.llm.chat import Chat, Target
 from flowcraft.llm.cumulative import additions
-from flowcraft.llm.dashscope import CODING_KEY, DEFAULT_REGIONS, REGIONS, STUDIO_KEY
+from flowcraft.llm.dashscope import CODING_KEY, DEFAULT_REGIONS, REGIONS, STUDIO_KEY, TOKEN_KEY
 from flowcraft.llm.http import prepared_host
 from flowcraft.llm.oauth import credentials, resource
 from flowcraft.llm.oauth.credentials import Credentials, LoginRequired
@@ -80,6 +80,7 @@ class QwenCodeProvider(BaseLLMProvider):
             )
         self._session = dashscope.Session()
         self._worked = ""
+        self.at_list_price = self.access.key_variable not in (None, CODING_KEY, TOKEN_KEY)
         self._more_hosts = _hosts(config.options.get("allowed_hosts"))
         self._warned = False
         self._tokens = self._source(self.access.login) if self.access.login else None
