@@ -7,8 +7,9 @@ script or program, variables (secrets by name only), folder. Fields that tasks g
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ VERSION = 1  # changes when FlowCraft itself asks in another way
 # Where a result goes, how long it may take and who is watching change nothing about it.
 _NO_PART = {"path", "stage", "work", "timeout_s", "save", "streamed", "messages", "model", "cwd", "env", "secrets"}
 _NO_PART |= {"contract", "undo", "cache", "retries"}
+_SHORT = 500  # characters; longer texts are prompts, and not worth the memory
 _PLACES = {"oauth_path", "path"}  # of credentials and files on this machine
 
 
@@ -65,7 +67,15 @@ def identity(model: ModelSettings) -> dict[str, Any]:
 
 def digest(value: Any) -> str:
     """A hash of plain data that does not depend on the order of keys."""
-    return hashlib.sha256(_encode(value).encode()).hexdigest()
+    text = _encode(value)
+    return _hash(text) if len(text) > _SHORT else _known_hash(text)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+_known_hash = lru_cache(maxsize=256)(_hash)  # most parts of most stages are the same
 
 
 def _parts(task: Task, choice: Choice | None, root: Path) -> dict[str, Any]:
@@ -82,7 +92,12 @@ def _parts(task: Task, choice: Choice | None, root: Path) -> dict[str, Any]:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    return {one.name: getattr(value, one.name) for one in fields(value) if one.name not in _NO_PART}
+    return {name: getattr(value, name) for name in _names(value.__class__) if name not in _NO_PART}
+
+
+@lru_cache(maxsize=32)
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind))
 
 
 def _environment(work: Execution) -> dict[str, Any]:
@@ -96,7 +111,7 @@ def _relative(path: Path, root: Path) -> str:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {name: getattr(value, name) for name in _names(value.__class__)}
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (set, frozenset)):

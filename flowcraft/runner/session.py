@@ -69,6 +69,7 @@ class Session:
         self._prints: dict[str, Fingerprint] = {}
         self._choices: dict[str, Choice | None] = {}
         self._cacheable: dict[str, bool] = {}
+        self._acting: dict[str, bool] = {}
         self._why: dict[str, Mapping[str, Any]] = {}
 
     @property
@@ -251,10 +252,12 @@ class Session:
 
     def _acts(self, name: str) -> bool:
         """Whether the model behind this name may do more than answer."""
-        try:
-            return self._llm.provider(self._llm.choose(model=name).model).acts
-        except UsageError:  # of an earlier session, and gone from the settings since
-            return True
+        if name not in self._acting:
+            try:
+                self._acting[name] = self._llm.provider(self._llm.choose(model=name).model).acts
+            except UsageError:  # of an earlier session, and gone from the settings since
+                return True
+        return self._acting[name]
 
     def _refused(self, path: str) -> bool:
         before = self._before.get(path)
