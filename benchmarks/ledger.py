@@ -25,9 +25,9 @@ from flowcraft.core.values import ModelSettings, Origin
 from flowcraft.llm.base import ChatRequest, LLMMessage, LLMResponse, Usage
 from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.routing import Choice
-from flowcraft.runner.fingerprint import Fingerprint
-from flowcraft.runner.ledger import Ledger, NewRun
 from flowcraft.runner.outcome import Outcome
+from flowcraft.runner.store.fingerprint import Fingerprint
+from flowcraft.runner.store.ledger import Ledger, NewRun
 
 STAGES = 1000
 REPETITIONS = 5
@@ -36,7 +36,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from flowcraft.core.errors import LedgerError
-from flowcraft.runner.ledger import Ledger, NewRun
+from flowcraft.runner.store.ledger import Ledger, NewRun
 ledger, failed = Ledger(Path(sys.argv[1])), 0
 for number in range(1000):
     try:

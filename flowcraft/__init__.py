@@ -33,7 +33,7 @@ _HOMES = {
     "Usage": "flowcraft.llm.base",
     "run_pipeline": "flowcraft.runner.run",
 }
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the table above is the list
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> object:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core.resources import schema
-from flowcraft.pipeline.filters import FILTERS
-from flowcraft.pipeline.lists import TESTS
-from flowcraft.pipeline.roots import FIELDS, LOOP_FIELDS, RUN_FIELDS
-from flowcraft.pipeline.shape import KINDS
-from flowcraft.pipeline.syntax import FUNCTIONS
+from flowcraft.pipeline.checking.roots import FIELDS, LOOP_FIELDS, RUN_FIELDS
+from flowcraft.pipeline.expressions.filters import FILTERS
+from flowcraft.pipeline.expressions.lists import TESTS
+from flowcraft.pipeline.expressions.syntax import FUNCTIONS
+from flowcraft.pipeline.reading.shape import KINDS
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "language.md"
 ROOT = schema("pipeline")

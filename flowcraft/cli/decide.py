@@ -41,8 +41,8 @@ def _decided(
     run_id: str | None, stage: str | None, comment: str, given: Sequence[str], order: dict[str, Any], *, approved: bool
 ) -> int:
     from flowcraft.runner.gates import Decision, Opened
-    from flowcraft.runner.ledger import FOLDER
-    from flowcraft.runner.records import open_records
+    from flowcraft.runner.store.ledger import FOLDER
+    from flowcraft.runner.store.records import open_records
 
     root = Path(order["workspace"] or ".").resolve()
     with open_records(root) as (records, _):

@@ -92,7 +92,7 @@ def _state(model: "ModelSettings") -> str:
 @click.argument("name", type=click.Choice(["embedded"]))
 def pull(name: str) -> None:
     """Fetch the weights of the embedded model ahead of its first use."""
-    from flowcraft.llm import weights
+    from flowcraft.llm.local import weights
 
     found = weights.find() or _pull()
     click.echo(f"{name}: {found}")
@@ -103,7 +103,7 @@ def fetch_weights(used: Iterable["ModelSettings"]) -> None:
     embedded = [model for model in used if model.provider == "embedded"]
     if not embedded:
         return
-    from flowcraft.llm import weights
+    from flowcraft.llm.local import weights
 
     if any(weights.named_by_user(model.options.get("path")) is None for model in embedded) and weights.find() is None:
         _pull()
@@ -119,7 +119,7 @@ def _pull() -> Path:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-    from flowcraft.llm import weights
+    from flowcraft.llm.local import weights
 
     console = Console(stderr=True)
     console.print("fetching the embedded model (98 MB, once per user)")

@@ -140,9 +140,9 @@ def resumed(
     decisions: "Mapping[str, Decision] | None" = None,
 ) -> int:
     """Go on with a run, with answers to the gates at which it waits."""
-    from flowcraft.runner.ledger import FOLDER, file_hash
-    from flowcraft.runner.records import open_records
-    from flowcraft.runner.runlock import check_free
+    from flowcraft.runner.store.ledger import FOLDER, file_hash
+    from flowcraft.runner.store.records import open_records
+    from flowcraft.runner.store.runlock import check_free
 
     root = Path(order["workspace"] or ".").resolve()
     with open_records(root) as (records, _):
@@ -280,8 +280,8 @@ def _integration(manager: "SettingsManager", recording: Path | None) -> "LLMInte
 
 
 def _write_recording(path: Path, record: "RunRecord", workspace: Path | None) -> None:
-    from flowcraft.runner.recording import recording
-    from flowcraft.runner.records import open_records
+    from flowcraft.runner.store.recording import recording
+    from flowcraft.runner.store.records import open_records
 
     with open_records(Path(workspace or ".").resolve()) as (records, _):
         text = recording(records, record)

@@ -11,7 +11,7 @@ from flowcraft.core.errors import UsageError
 from flowcraft.core.problems import did_you_mean
 
 if TYPE_CHECKING:
-    from flowcraft.runner.records import CallRow, Records, RunRow, StageRow
+    from flowcraft.runner.store.records import CallRow, Records, RunRow, StageRow
 
 _NOTE = 100  # characters of an error in a table
 
@@ -26,7 +26,7 @@ def runs(limit: int, workspace: Path | None, as_json: bool) -> None:
     """List the runs that are kept here, the latest first."""
     from flowcraft.cli.report import dump
     from flowcraft.cli.screen import seconds, table
-    from flowcraft.runner.records import open_records
+    from flowcraft.runner.store.records import open_records
 
     root = Path(workspace or ".").resolve()
     with open_records(root) as (records, _):
@@ -50,7 +50,7 @@ def runs(limit: int, workspace: Path | None, as_json: bool) -> None:
 def show(run_id: str | None, stage: str | None, workspace: Path | None, as_json: bool) -> None:
     """Show RUN (default: the latest); with STAGE what it was asked and what it answered, attempt by attempt."""
     from flowcraft.cli.report import dump
-    from flowcraft.runner.records import open_records
+    from flowcraft.runner.store.records import open_records
 
     root = Path(workspace or ".").resolve()
     with open_records(root) as (records, _):
@@ -70,7 +70,7 @@ def show(run_id: str | None, stage: str | None, workspace: Path | None, as_json:
 def export(run_id: str | None, workspace: Path | None) -> None:
     """Print everything that is kept of RUN (default: the latest) as JSON."""
     from flowcraft.cli.report import dump
-    from flowcraft.runner.records import open_records
+    from flowcraft.runner.store.records import open_records
 
     root = Path(workspace or ".").resolve()
     with open_records(root) as (records, _):
@@ -84,8 +84,8 @@ def export(run_id: str | None, workspace: Path | None) -> None:
 @workspace_option
 def prune(run_ids: tuple[str, ...], older_than: int | None, keep: int | None, workspace: Path | None) -> None:
     """Delete runs with their prompts and answers; runs at work are kept. What is deleted is no longer cached."""
-    from flowcraft.runner.ledger import Ledger
-    from flowcraft.runner.records import open_records
+    from flowcraft.runner.store.ledger import Ledger
+    from flowcraft.runner.store.records import open_records
 
     if not run_ids and older_than is None and keep is None:
         raise UsageError("prune what?", hint="flowcraft prune --older-than 30, or --keep 20, or RUN")
@@ -116,7 +116,7 @@ def db() -> None:
 @workspace_option
 def check(workspace: Path | None) -> int:
     """Check the database; exit code 1 if something is wrong in it."""
-    from flowcraft.runner.records import open_records
+    from flowcraft.runner.store.records import open_records
 
     with open_records(Path(workspace or ".").resolve()) as (records, database):
         problems = database.problems()
@@ -131,8 +131,8 @@ def check(workspace: Path | None) -> int:
 
 def state(root: Path, row: "RunRow") -> str:
     """The status of a run; one that is `running` without a process was killed."""
-    from flowcraft.runner.ledger import FOLDER
-    from flowcraft.runner.runlock import is_running
+    from flowcraft.runner.store.ledger import FOLDER
+    from flowcraft.runner.store.runlock import is_running
 
     return "killed" if row.status == "running" and not is_running(root / FOLDER, row.id) else row.status
 

@@ -57,8 +57,8 @@ def _files(places: Sequence[Path]) -> list[Path]:
 
 
 def _recorded(run_id: str, places: Sequence[Path], root: Path) -> int:
-    from flowcraft.runner.records import open_records
     from flowcraft.runner.scripted import case_of
+    from flowcraft.runner.store.records import open_records
 
     if len(places) != 1 or not places[0].name.endswith(_ENDING):
         raise UsageError("name the file to write", hint=f"flowcraft test --record {run_id} change{_ENDING}")

@@ -10,7 +10,7 @@ from flowcraft.cli.options import json_option, settings_option, workspace_option
 from flowcraft.cli.runs import checked_stage, run_argument
 
 if TYPE_CHECKING:
-    from flowcraft.runner.records import CallRow, Records, RunRow, StageRow
+    from flowcraft.runner.store.records import CallRow, Records, RunRow, StageRow
 
 _SHOWN = 60  # characters of a text that differs
 
@@ -23,7 +23,7 @@ def why(names: tuple[str, ...], workspace: Path | None, as_json: bool) -> None:
     """Say why STAGE of RUN (default: the latest) ran, was cached, skipped or rejected, and on which model."""
     from flowcraft.cli.report import dump
     from flowcraft.cli.screen import clean
-    from flowcraft.runner.records import open_records
+    from flowcraft.runner.store.records import open_records
 
     if len(names) > 2:
         raise click.UsageError("give a RUN and a STAGE, or a STAGE", click.get_current_context())
@@ -120,7 +120,7 @@ def cost(run_id: str | None, settings_path: Path | None, workspace: Path | None,
     from flowcraft.llm.integration import LLMIntegration
     from flowcraft.llm.pricebook import rates
     from flowcraft.runner.costs import costs
-    from flowcraft.runner.records import open_records
+    from flowcraft.runner.store.records import open_records
 
     with open_records(Path(workspace or ".").resolve()) as (records, _):
         row = records.run(run_id)

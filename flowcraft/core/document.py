@@ -21,11 +21,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from flowcraft.core import nodes
 from flowcraft.core.errors import DocumentError
 from flowcraft.core.problems import Problem, nearest, ordered
-from flowcraft.core.secrets import masked
-from flowcraft.core.syntax import Finding
+from flowcraft.core.reading import nodes
+from flowcraft.core.reading.secrets import masked
+from flowcraft.core.reading.syntax import Finding
 
 MAX_BYTES = 1 << 20
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flowcraft.core.keywords import target
+from flowcraft.core.judging.keywords import target
 
 Judge = Callable[[Any], bool]
 

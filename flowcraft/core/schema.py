@@ -24,12 +24,12 @@ from jsonschema.validators import extend
 from referencing import Registry
 
 from flowcraft.core.document import Document
-from flowcraft.core.keywords import misused, target
-from flowcraft.core.pattern import TooHard, compiled
+from flowcraft.core.judging.keywords import misused, target
+from flowcraft.core.judging.pattern import TooHard, compiled
+from flowcraft.core.judging.wording import Words, missing_key
 from flowcraft.core.problems import Problem, did_you_mean
-from flowcraft.core.scalars import TOO_LARGE
-from flowcraft.core.syntax import cited, clean
-from flowcraft.core.wording import Words, missing_key
+from flowcraft.core.reading.scalars import TOO_LARGE
+from flowcraft.core.reading.syntax import cited, clean
 
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_SCHEMA_DEPTH = 50

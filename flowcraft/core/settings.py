@@ -13,7 +13,7 @@ from flowcraft.core.catalogue import EMBEDDED
 from flowcraft.core.document import shown
 from flowcraft.core.errors import SettingsError
 from flowcraft.core.problems import Problem
-from flowcraft.core.secrets import masked
+from flowcraft.core.reading.secrets import masked
 from flowcraft.core.settings_file import EXPENSIVE_STAGES, FIELDS, expanded, read
 from flowcraft.core.values import LLMSettings, ModelSettings, Origin, Settings
 

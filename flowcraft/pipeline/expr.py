@@ -19,13 +19,13 @@ from jinja2 import Template as Code
 from jinja2 import Undefined, UndefinedError, nodes
 
 from flowcraft.core.errors import ExpressionError, UsageError
-from flowcraft.pipeline import engine, plain, quoting, shell
-from flowcraft.pipeline.data import Null, Refused, defined, field_of, kind_of, text_of
-from flowcraft.pipeline.engine import Files
-from flowcraft.pipeline.lexer import Piece, bare, fail, pieces
-from flowcraft.pipeline.references import Comparison, Facts, Reference, facts, shown
-from flowcraft.pipeline.syntax import expression_tree, template_tree
-from flowcraft.pipeline.work import Work
+from flowcraft.pipeline.expressions import engine, plain, quoting, shell
+from flowcraft.pipeline.expressions.data import Null, Refused, defined, field_of, kind_of, text_of
+from flowcraft.pipeline.expressions.engine import Files
+from flowcraft.pipeline.expressions.lexer import Piece, bare, fail, pieces
+from flowcraft.pipeline.expressions.references import Comparison, Facts, Reference, facts, shown
+from flowcraft.pipeline.expressions.syntax import expression_tree, template_tree
+from flowcraft.pipeline.expressions.work import Work
 
 Scope = Mapping[str, Any]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from flowcraft.core import document as documents
 from flowcraft.core.errors import PipelineError
 from flowcraft.core.problems import Problem, ordered
-from flowcraft.pipeline.build import Builder
-from flowcraft.pipeline.check import meaning
-from flowcraft.pipeline.graph import Graph
+from flowcraft.pipeline.checking.check import meaning
+from flowcraft.pipeline.checking.graph import Graph
+from flowcraft.pipeline.checking.writers import conflicts
 from flowcraft.pipeline.model import Pipeline
-from flowcraft.pipeline.shape import shape
-from flowcraft.pipeline.writers import conflicts
+from flowcraft.pipeline.reading.build import Builder
+from flowcraft.pipeline.reading.shape import shape
 
 MAX_INCLUDED = 100  # pipelines that one pipeline uses, directly or not
 

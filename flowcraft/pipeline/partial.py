@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowcraft.core.errors import ExpressionError
-from flowcraft.pipeline.engine import Files
 from flowcraft.pipeline.expr import Template, parts_of
+from flowcraft.pipeline.expressions.engine import Files
 
 
 def rendered(template: Template, scope: Mapping[str, Any], files: Files) -> str:

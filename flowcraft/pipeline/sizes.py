@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import nodes
 
 from flowcraft.core.errors import ExpressionError
-from flowcraft.pipeline.data import as_json
 from flowcraft.pipeline.expr import Script, Template, tree_of
-from flowcraft.pipeline.references import Path
-from flowcraft.pipeline.work import MAX_ITERATIONS, MAX_TEXT
+from flowcraft.pipeline.expressions.data import as_json
+from flowcraft.pipeline.expressions.references import Path
+from flowcraft.pipeline.expressions.work import MAX_ITERATIONS, MAX_TEXT
 
 NUMBER = 25  # characters of any number, boolean or null
 # A list or map is written as indented JSON: small values in nested lists become this much longer.

@@ -13,11 +13,11 @@ from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import LLMMessage, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.runner.budget import Amounts, Budget, used, worst_case
-from flowcraft.runner.fingerprint import call_key
-from flowcraft.runner.ledger import Ledger
 from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Attempt
-from flowcraft.runner.records import CallRow
+from flowcraft.runner.store.fingerprint import call_key
+from flowcraft.runner.store.ledger import Ledger
+from flowcraft.runner.store.records import CallRow
 
 MAX_WAIT_S = 60.0  # longer wishes end a call at once, in a resumed run, too
 

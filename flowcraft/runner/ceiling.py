@@ -14,11 +14,11 @@ from flowcraft.core.errors import FlowcraftError
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.pricebook import rates
-from flowcraft.pipeline.data import as_json
+from flowcraft.pipeline.expressions.data import as_json
+from flowcraft.pipeline.expressions.references import Path
+from flowcraft.pipeline.expressions.work import MAX_TEXT
 from flowcraft.pipeline.model import Approval, Command, Function, Inclusion, Pipeline, Prompt, Stage, flat
-from flowcraft.pipeline.references import Path
 from flowcraft.pipeline.sizes import NUMBER, Known, Size, largest, value_size
-from flowcraft.pipeline.work import MAX_TEXT
 from flowcraft.runner.budget import ASSUMED_OUTPUT, MESSAGE_TOKENS
 from flowcraft.runner.checks import JUDGE, VERDICT
 from flowcraft.runner.choices import named_by_stage, stage_model

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core.errors import ProcessError, StageError
-from flowcraft.core.process import Completed, run
+from flowcraft.core.programs.process import Completed, run
 from flowcraft.core.scope import Scope
 from flowcraft.runner.answers import exact
 from flowcraft.runner.masking import Mask

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from flowcraft.llm.pricebook import Rates
-from flowcraft.runner.records import CallRow, Records
+from flowcraft.runner.store.records import CallRow, Records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

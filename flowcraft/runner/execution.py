@@ -20,7 +20,6 @@ from flowcraft.pipeline.model import Approval, Group, Inclusion, Pipeline, Repea
 from flowcraft.runner.books import Account
 from flowcraft.runner.budget import Budget
 from flowcraft.runner.files import Transaction, changes_in
-from flowcraft.runner.fingerprint import digest
 from flowcraft.runner.flow import End, Fan, Frame, Limits, Order, Place
 from flowcraft.runner.gates import Ask, Decision, Opened, decided, waiting
 from flowcraft.runner.inputs import secret_texts
@@ -31,6 +30,7 @@ from flowcraft.runner.outcome import Attempt, Event, Outcome, Question, StageSta
 from flowcraft.runner.schedule import Schedule
 from flowcraft.runner.session import Session
 from flowcraft.runner.stages import execute, failed
+from flowcraft.runner.store.fingerprint import digest
 from flowcraft.runner.tasks import Renderer
 from flowcraft.runner.using import entered, inner_budget
 from flowcraft.runner.workspace import Workspace

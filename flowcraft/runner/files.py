@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core.errors import FlowcraftError, StageError
-from flowcraft.pipeline.globs import matches
+from flowcraft.pipeline.checking.globs import matches
 from flowcraft.runner.workspace import Workspace
 
 MAX_FILES = 500

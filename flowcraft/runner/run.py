@@ -25,13 +25,13 @@ from flowcraft.runner.coordinator import Coordinator
 from flowcraft.runner.execution import UNDO_LETTERS
 from flowcraft.runner.executors import open_executor
 from flowcraft.runner.files import take_back
-from flowcraft.runner.fingerprint import digest
 from flowcraft.runner.gates import Ask, Decision, Opened
 from flowcraft.runner.inputs import secret_texts, shown
-from flowcraft.runner.ledger import FOLDER
 from flowcraft.runner.names import Names, RunNames
 from flowcraft.runner.outcome import Event, RunRecord
 from flowcraft.runner.session import Durable, Session, new_id, open_session
+from flowcraft.runner.store.fingerprint import digest
+from flowcraft.runner.store.ledger import FOLDER
 from flowcraft.runner.tasks import Renderer
 from flowcraft.runner.workspace import Workspace
 

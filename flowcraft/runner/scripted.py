@@ -25,8 +25,8 @@ from flowcraft.pipeline.load import load
 from flowcraft.runner.choices import all_stages
 from flowcraft.runner.gates import Decision
 from flowcraft.runner.outcome import Attempt, Outcome, RunRecord
-from flowcraft.runner.records import Records, RunRow
 from flowcraft.runner.run import run_pipeline
+from flowcraft.runner.store.records import Records, RunRow
 
 _KEYS = ("name", "pipeline", "inputs", "answers", "approve", "files", "expect", "settings")
 _EXPECTED = ("status", "stages", "outputs")

@@ -22,14 +22,14 @@ from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.runner.accounts import Account
 from flowcraft.runner.budget import AskMore, Budget, limits
-from flowcraft.runner.fingerprint import Fingerprint, digest, fingerprint
-from flowcraft.runner.ledger import FOLDER, Ledger, NewRun, file_hash
 from flowcraft.runner.leftovers import end_programs
 from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Outcome, RunRecord, Task
-from flowcraft.runner.records import CallRow, Records, StageRow
-from flowcraft.runner.runlock import RunLock
 from flowcraft.runner.selection import Selection
+from flowcraft.runner.store.fingerprint import Fingerprint, digest, fingerprint
+from flowcraft.runner.store.ledger import FOLDER, Ledger, NewRun, file_hash
+from flowcraft.runner.store.records import CallRow, Records, StageRow
+from flowcraft.runner.store.runlock import RunLock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

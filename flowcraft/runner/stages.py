@@ -12,7 +12,7 @@ from dataclasses import replace
 from flowcraft.core.errors import Cancelled, FlowcraftError, StageError
 from flowcraft.core.scope import Scope
 from flowcraft.llm.integration import LLMIntegration
-from flowcraft.pipeline.globs import is_plain
+from flowcraft.pipeline.checking.globs import is_plain
 from flowcraft.runner.books import Account, Books
 from flowcraft.runner.checks import Judge
 from flowcraft.runner.commands import execute_command

@@ -11,10 +11,10 @@ from typing import Any
 from flowcraft.core.errors import ExpressionError, StageError
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.routing import Named
-from flowcraft.pipeline.data import field_of, is_defined, kind_of
 from flowcraft.pipeline.expr import Expression, Template
+from flowcraft.pipeline.expressions.data import field_of, is_defined, kind_of
+from flowcraft.pipeline.expressions.references import Reference
 from flowcraft.pipeline.model import Approval, Check, Command, Each, Function, Pipeline, Prompt, Stage
-from flowcraft.pipeline.references import Reference
 from flowcraft.runner.checks import key_of
 from flowcraft.runner.choices import named_by_stage, stage_model
 from flowcraft.runner.commands import private_file

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flowcraft.core.child import Child
 from flowcraft.core.errors import Cancelled, ProcessError
-from flowcraft.core.process import run
+from flowcraft.core.programs.child import Child
+from flowcraft.core.programs.process import run
 from flowcraft.core.scope import Scope
 
 UNRULY = str(Path(__file__).parents[1] / "agents" / "unruly.py")
@@ -206,7 +206,7 @@ def test_leaves_no_descriptors_and_threads() -> None:
 
 OWNER = """
 import os, sys
-from flowcraft.core.child import Child
+from flowcraft.core.programs.child import Child
 child = Child([sys.executable, "-c", "import sys; sys.stdin.read()"])
 sys.stdout.write(f"{child.pid}\\n")
 sys.stdout.flush()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from flowcraft.core.document import MAX_BYTES, Document, load, parse
 from flowcraft.core.errors import DocumentError, PipelineError
-from flowcraft.core.nodes import FastestParser, PurePythonParser
 from flowcraft.core.problems import Problem
+from flowcraft.core.reading.nodes import FastestParser, PurePythonParser
 
 PARSERS = [pytest.param(FastestParser, id="fastest"), pytest.param(PurePythonParser, id="pure")]
 GOLDEN = sorted((Path(__file__).parent / "errors" / "document").glob("*.yaml"), key=lambda path: path.name)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowcraft.core.pattern import MAX_SIZE, TooHard, compiled
+from flowcraft.core.judging.pattern import MAX_SIZE, TooHard, compiled
 
 ATOMS = st.sampled_from(["a", "b", "[ab]", "[^a]", r"\d", r"\w", r"\W", ".", "[a-c1]", r"\.", "é", "[-x]", r"[\d_]"])
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flowcraft.core.errors import Cancelled, ProcessError
-from flowcraft.core.process import run
-from flowcraft.core.program import ending, last_lines
+from flowcraft.core.programs.process import run
+from flowcraft.core.programs.program import ending, last_lines
 from flowcraft.core.scope import Scope
 
 UNRULY = str(Path(__file__).parents[1] / "agents" / "unruly.py")

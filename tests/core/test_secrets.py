@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowcraft.core.secrets import masked
+from flowcraft.core.reading.secrets import masked
 
 
 @pytest.mark.parametrize(

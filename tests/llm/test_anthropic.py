@@ -22,10 +22,10 @@ from flowcraft.core.errors import (
 )
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import LLMSettings, ModelSettings, Settings
-from flowcraft.llm import llama, weights
 from flowcraft.llm.base import ChatRequest, Delta, LLMMessage, LLMResponse, Usage
 from flowcraft.llm.factory import LLMProviderFactory
 from flowcraft.llm.integration import LLMIntegration
+from flowcraft.llm.local import llama, weights
 from flowcraft.llm.providers.anthropic import AnthropicProvider
 
 HELLO = [LLMMessage("user", "hello")]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcraft.llm.base import Delta
-from flowcraft.llm.cumulative import Growing, additions
+from flowcraft.llm.formats.cumulative import Growing, additions
 
 
 def read(*pieces: str) -> str:

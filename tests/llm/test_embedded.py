@@ -26,11 +26,11 @@ from flowcraft.core.errors import (
     TransportError,
     UsageError,
 )
-from flowcraft.core.process import run
+from flowcraft.core.programs.process import run
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm import llama, weights
 from flowcraft.llm.base import ChatRequest, Delta, LLMMessage, LLMResponse
+from flowcraft.llm.local import llama, weights
 from flowcraft.llm.providers.embedded import EmbeddedProvider
 from flowcraft.llm.providers.openai import OpenAIProvider
 

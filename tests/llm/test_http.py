@@ -22,7 +22,7 @@ from servers import ChatServer, answer, raw, status, stream
 from flowcraft.core.errors import Cancelled, DeadlineError, ProviderError, TransportError, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import Timeouts
-from flowcraft.llm.http import Wire
+from flowcraft.llm.wire.http import Wire
 
 TOKEN = "canary-token-0123456789"
 SECRET = {"Authorization": f"Bearer {TOKEN}"}
@@ -440,7 +440,7 @@ import os, sys
 sys.path[:0] = sys.argv[2:]
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import Timeouts
-from flowcraft.llm.http import Wire
+from flowcraft.llm.wire.http import Wire
 
 wire = Wire()
 limits = Timeouts(total=5)

@@ -12,7 +12,7 @@ from qwen_service import CANARY, QwenProcess
 from flowcraft.core.errors import AuthError, ProviderError, RateLimitError, ReplyError, TransportError, UsageError
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import CompletionStream, LLMMessage, LLMResponse
-from flowcraft.llm.dashscope import REGIONS
+from flowcraft.llm.formats.dashscope import REGIONS
 from flowcraft.llm.oauth.credentials import CredentialsError, LoginRequired, NoCredentials
 from flowcraft.llm.providers.qwen import QwenCodeProvider, access
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flowcraft.llm.status import fault_in, quoted, refusal, request_id, retry_after_s
+from flowcraft.llm.wire.status import fault_in, quoted, refusal, request_id, retry_after_s
 
 
 @pytest.mark.parametrize(

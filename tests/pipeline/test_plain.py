@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcraft.core.errors import ExpressionError
-from flowcraft.pipeline import engine, plain
 from flowcraft.pipeline.expr import Template, _pieces, _template_code
-from flowcraft.pipeline.work import MAX_TEXT, Work
+from flowcraft.pipeline.expressions import engine, plain
+from flowcraft.pipeline.expressions.work import MAX_TEXT, Work
 
 SCOPE: dict[str, Any] = {
     "inputs": {"name": "Ada ${{ inputs.number }}", "number": 5, "empty": "", "none": None, "list": ["a"], "read": "r"},

@@ -13,9 +13,9 @@ from flowcraft.core.errors import LedgerError, RateLimitError, TransportError, U
 from flowcraft.core.values import Prices
 from flowcraft.llm.base import BaseLLMProvider, Usage
 from flowcraft.runner.outcome import Event, RunRecord, StageStarted
-from flowcraft.runner.records import open_records
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.session import Durable
+from flowcraft.runner.store.records import open_records
 
 PRICES = Prices(input=Decimal(1), output=Decimal(2))
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from flowcraft.core.errors import LedgerError, UsageError
-from flowcraft.runner.database import CHECKPOINT_COMMITS, Database
-from flowcraft.runner.ledger_schema import APPLICATION_ID, MIGRATIONS
-from flowcraft.runner.runlock import RunLock, check_free, is_running
+from flowcraft.runner.store.database import CHECKPOINT_COMMITS, Database
+from flowcraft.runner.store.ledger_schema import APPLICATION_ID, MIGRATIONS
+from flowcraft.runner.store.runlock import RunLock, check_free, is_running
 
 INSERT = (
     "INSERT INTO runs (id, pipeline, file, file_hash, status, inputs, options, started)"
@@ -181,7 +181,7 @@ def test_the_log_does_not_grow_with_the_number_of_commits(folder: Path) -> None:
 WRITER = f"""
 import sys
 from pathlib import Path
-from flowcraft.runner.database import Database
+from flowcraft.runner.store.database import Database
 database = Database(Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):
     with database.write() as connection:
@@ -230,7 +230,7 @@ def test_a_holder_that_has_not_yet_written_its_name_is_named(workspace: Path) ->
 
 
 def test_the_lock_of_a_dead_process_is_free(workspace: Path) -> None:
-    code = "import os, sys; from pathlib import Path; from flowcraft.runner.runlock import RunLock\n"
+    code = "import os, sys; from pathlib import Path; from flowcraft.runner.store.runlock import RunLock\n"
     code += "RunLock(Path(sys.argv[1]), 'r1'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(workspace)], check=False)
     left = (workspace / "r1.lock").exists()

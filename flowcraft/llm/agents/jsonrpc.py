@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowcraft.core.child import Child
+from flowcraft.core.programs.child import Child
 from flowcraft.core.scope import Scope
 
 METHOD_NOT_FOUND = -32601

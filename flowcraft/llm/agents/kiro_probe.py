@@ -9,7 +9,7 @@ from pathlib import Path
 from shutil import which
 
 from flowcraft.core.errors import AuthError, DeadlineError, ProcessError, ProviderError, TransportError
-from flowcraft.core.process import Completed, run
+from flowcraft.core.programs.process import Completed, run
 from flowcraft.core.scope import Scope
 from flowcraft.llm.agents.failures import failure, kind_of
 from flowcraft.llm.agents.presets import PRESETS

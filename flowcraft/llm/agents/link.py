@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from flowcraft.core.child import Child
 from flowcraft.core.errors import AuthError, DeadlineError, ProcessError, ProviderError, TransportError
+from flowcraft.core.programs.child import Child
 from flowcraft.core.scope import Scope
 from flowcraft.llm.agents import jsonrpc
 from flowcraft.llm.agents.failures import AUTH, failure, kind_of, unproven

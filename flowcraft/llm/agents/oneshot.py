@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 
 from flowcraft.core.errors import DeadlineError, ProcessError, TransportError
-from flowcraft.core.process import MAX_OUTPUT_BYTES, Completed, run
+from flowcraft.core.programs.process import MAX_OUTPUT_BYTES, Completed, run
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import Timeouts
 

@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from flowcraft.core.errors import UsageError
-from flowcraft.core.process import Completed
+from flowcraft.core.programs.process import Completed
 from flowcraft.llm.agents.failures import failure
 from flowcraft.llm.agents.terminal import PlainText
 from flowcraft.llm.base import Delta, Usage

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import Timeouts
-from flowcraft.llm.http import Wire
 from flowcraft.llm.oauth.service import HOST, FormAnswer, OAuthService
-from flowcraft.llm.status import retry_after_s
+from flowcraft.llm.wire.http import Wire
+from flowcraft.llm.wire.status import retry_after_s
 
 _TIMEOUTS = Timeouts(connect=3.0, first_event=8.0, idle=8.0, total=8.0)  # old CLIs wait 10 s for their lock
 _MAX_BYTES = 1_048_576  # firewalls answer with whole pages

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.anthropic_format import MESSAGES
-from flowcraft.llm.api_key import ApiKey
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
-from flowcraft.llm.chat import Chat, Target
+from flowcraft.llm.formats.anthropic_format import MESSAGES
+from flowcraft.llm.formats.api_key import ApiKey
+from flowcraft.llm.formats.chat import Chat, Target
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 DEFAULT_KEY_VARIABLE = "ANTHROPIC_API_KEY"

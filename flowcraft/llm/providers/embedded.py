@@ -18,8 +18,8 @@ from typing import ClassVar
 from flowcraft.core.errors import DeadlineError, TransportError, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings, Prices
-from flowcraft.llm import llama, weights
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
+from flowcraft.llm.local import llama, weights
 from flowcraft.llm.providers.openai import OpenAIProvider
 
 CONTEXT = 4096

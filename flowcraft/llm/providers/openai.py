@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.api_key import ApiKey
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
-from flowcraft.llm.chat import Chat, Target
+from flowcraft.llm.formats.api_key import ApiKey
+from flowcraft.llm.formats.chat import Chat, Target
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"

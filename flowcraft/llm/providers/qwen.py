@@ -12,16 +12,16 @@ from typing import Any, ClassVar
 
 from flowcraft.core.errors import AuthError, ProviderError, RateLimitError, TransportError, UsageError
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm import dashscope
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
-from flowcraft.llm.chat import Chat, Target
-from flowcraft.llm.cumulative import additions
-from flowcraft.llm.dashscope import CODING_KEY, DEFAULT_REGIONS, REGIONS, STUDIO_KEY, TOKEN_KEY
-from flowcraft.llm.http import prepared_host
+from flowcraft.llm.formats import dashscope
+from flowcraft.llm.formats.chat import Chat, Target
+from flowcraft.llm.formats.cumulative import additions
+from flowcraft.llm.formats.dashscope import CODING_KEY, DEFAULT_REGIONS, REGIONS, STUDIO_KEY, TOKEN_KEY
 from flowcraft.llm.oauth import credentials, resource
 from flowcraft.llm.oauth.credentials import Credentials, LoginRequired
 from flowcraft.llm.oauth.session import TokenSource
 from flowcraft.llm.oauth.wire import oauth_service
+from flowcraft.llm.wire.http import prepared_host
 
 _USE_A_KEY = f"use an API key: export {STUDIO_KEY}=... (Model Studio) or {CODING_KEY}=... (Coding Plan)"
 

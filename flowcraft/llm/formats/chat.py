@@ -1,0 +1,197 @@
+"""Chat over HTTP: sends a request, hands out the answer's deltas, judges how it ended.
+
+What every provider with an OpenAI or Anthropic wire is made of; address and credentials are asked for per call.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from flowcraft.core.errors import AuthError, IncompleteStream, ProviderError, TransportError
+from flowcraft.core.values import ModelSettings
+from flowcraft.llm.base import ChatRequest, Delta
+from flowcraft.llm.formats.chat_format import CHAT_COMPLETIONS, Format, Reading, Shape, decoded
+from flowcraft.llm.sse import Event, events
+from flowcraft.llm.wire.http import Reply, Wire
+from flowcraft.llm.wire.status import fault_in, refusal, refusal_in_stream
+
+Target = tuple[str, Mapping[str, str]]
+_GRACE_S = 1.0  # for the usage and [DONE], once the answer is complete
+
+
+class Chat:
+    """One service that speaks chat completions; `provider` and `config` name it in errors.
+
+    `auth_hint` is what a user can do when the service refuses the credentials, `shape` changes the body,
+    `written` is the format of requests and answers.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        config: ModelSettings,
+        *,
+        auth_hint: str | None = None,
+        shape: Shape | None = None,
+        written: Format = CHAT_COMPLETIONS,
+        keep_alive: bool = True,
+        direct: bool = False,
+    ) -> None:
+        self._provider = provider
+        self._config = config
+        self._auth_hint = auth_hint
+        self._shape = shape
+        self._format = written
+        self._wire = Wire(keep_alive=keep_alive, direct=direct)
+
+    def deltas(self, request: ChatRequest, target: Callable[[], Target]) -> Iterator[Delta]:
+        """Send `request` to the URL with the secret headers that `target()` gives; yield the answer.
+
+        Raises Cancelled and ProviderError; after the first text no error is `retryable`.
+        """
+        reading = self._format.reading()
+        try:
+            body = self._format.encoded(request, self._config, self._shape)
+            url, headers = target()
+            with self._wire.post(
+                url,
+                body,
+                headers=headers,
+                scope=request.scope,
+                timeouts=self._config.timeouts,
+                streamed=request.stream,
+            ) as reply:
+                reading.request_id = reply.request_id
+                if reply.status // 100 != 2:
+                    raise _refused(reply)
+                if not request.stream:
+                    yield reading.whole(_whole(reply))
+                elif reply.content_type == "text/event-stream":
+                    yield from _streamed(reply, reading)
+                else:
+                    raise _not_chat(reply, reply.opening())
+        except ProviderError as error:
+            if isinstance(error, AuthError):
+                error.hint = error.hint or self._auth_hint
+            reading.complete(error, self._provider, self._config.model)
+            raise
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        self._wire.close()
+
+
+def _streamed(reply: Reply, reading: Reading) -> Iterator[Delta]:
+    guard = reply.guard
+    chunks = reply.chunks()
+    stream = events(chunks)
+    begun = False
+    try:
+        for event in stream:
+            if not event.data or event.event == "ping":
+                continue  # no sign of life: the clock runs on
+            if event.data == "[DONE]" or event.event == "message_stop":
+                break
+            guard.waiting = False
+            delta = reading.delta(_payload(event, reply, reading))
+            if delta is not None:
+                yield delta
+            if reading.finished:
+                guard.limit("idle", _GRACE_S)
+            elif begun:
+                guard.resume()
+            else:
+                guard.started()
+                begun = True
+        else:
+            yield from _left_over(stream.residual, reply, reading)
+    except ProviderError:
+        if not reading.finished:
+            raise
+    if not reading.finished:
+        raise reading.unfinished()
+    reply.drain(chunks)
+
+
+def _left_over(residual: Event | None, reply: Reply, reading: Reading) -> Iterator[Delta]:
+    # Some gateways leave out the last blank line. A whole JSON object with a finish_reason proves itself.
+    if residual is None or reading.finished:
+        return
+    try:
+        payload = decoded(residual.data)
+        ends = bool(payload["choices"][0]["finish_reason"])
+    except (ValueError, LookupError, TypeError):
+        return
+    if ends:
+        delta = reading.delta(_payload(residual, reply, reading))
+        if delta is not None:
+            yield delta
+
+
+def _payload(event: Event, reply: Reply, reading: Reading) -> Mapping[str, Any]:
+    try:
+        payload = decoded(event.data)
+    except ValueError as error:
+        raise IncompleteStream(
+            f"the stream of {reply.host} holds something that is not JSON: {reply.quote(event.data)}",
+            retryable=True,
+        ) from error
+    if payload.__class__ is not dict:
+        raise TransportError(f"the stream of {reply.host} holds no chat answer: {reply.quote(event.data)}")
+    if not (reading.finished or reading.knows(payload)):
+        fault = fault_in(payload, reply.secrets)
+        if fault is not None:
+            raise refusal_in_stream(fault, started=reading.started)
+    return payload
+
+
+def _whole(reply: Reply) -> Mapping[str, Any]:
+    body = reply.read()
+    try:
+        payload = decoded(body.decode("utf-8-sig", "replace"))
+    except ValueError as error:
+        raise _not_chat(reply, body) from error
+    if not isinstance(payload, dict):
+        raise _not_chat(reply, body)
+    fault = fault_in(payload, reply.secrets)
+    if fault is not None:
+        raise refusal_in_stream(fault, started=False)
+    return payload
+
+
+def _not_chat(reply: Reply, body: bytes) -> ProviderError:
+    """The error for a status 200 that comes with something else than an answer."""
+    if not body.strip():
+        return TransportError(
+            f"{reply.host} answered with nothing", status=reply.status, retryable=True, hint="ask again"
+        )
+    try:
+        fault = fault_in(decoded(body.decode("utf-8-sig", "replace")), reply.secrets)
+    except ValueError:
+        fault = None
+        if reply.content_type.endswith("json") and body.lstrip()[:1] == b"{":
+            return IncompleteStream(f"the answer of {reply.host} is not whole: {reply.quote(body)}", retryable=True)
+    if fault is not None:
+        return refusal_in_stream(fault, started=False)
+    kind = reply.quote(reply.content_type) or "something without a type"
+    return TransportError(
+        f"{reply.host} answered with {kind} instead of a chat answer: {reply.quote(body)}",
+        status=reply.status,
+        hint="check base_url (it usually ends in /v1)",
+    )
+
+
+def _refused(reply: Reply) -> ProviderError:
+    if reply.status // 100 == 3:
+        target = urlsplit(reply.headers.get("location", ""))
+        return TransportError(
+            f"{reply.host} redirects to {reply.quote(target.hostname or 'another path')}; nothing was sent there",
+            status=reply.status,
+            hint="if you trust that address, set it as base_url",
+        )
+    body = reply.opening()
+    try:
+        fault = fault_in(decoded(body.decode("utf-8-sig", "replace")), reply.secrets)
+    except ValueError:
+        fault = None
+    return refusal(reply.status, reply.headers, fault, reply.quote(body))

@@ -1,0 +1,225 @@
+"""urllib3 connections that another thread can break in every phase: look-up, connect, TLS, send, read.
+
+Part of `llm.http`, the only one that imports it. A connection learns from `current.guard` (one per
+thread) on whose behalf it works, and tells it what it has seen; only the guard that owns it can break it.
+"""
+
+import contextlib
+import http.client
+import ipaddress
+import os
+import queue
+import socket
+import threading
+from typing import Any
+
+import requests.adapters
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util import wait_for_write
+
+from flowcraft.core.errors import TransportError
+from flowcraft.llm.wire.deadline import Guard
+
+_SLICE_S = 0.1  # how late a cancel may be noticed where nothing can be woken
+
+
+class _Current(threading.local):
+    guard: Guard | None = None
+
+
+current = _Current()
+
+
+class _FirstByte(http.client.HTTPResponse):
+    """Notes when the first byte of an answer is there: until then a dead old connection may be replaced."""
+
+    def begin(self) -> None:
+        if current.guard is not None and self.fp.peek(1):
+            current.guard.answered = True
+        super().begin()
+
+
+class _Breakable(HTTPConnection):
+    response_class = _FirstByte
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._owner: Guard | None = None
+        self._owner_lock = threading.Lock()
+        self._live: Any = None  # also after close(), when an answer is still being read from it
+
+    @property
+    def is_connected(self) -> bool:
+        """urllib3 asks this before it takes a connection from the pool."""
+        return not (current.guard is not None and current.guard.fresh) and super().is_connected
+
+    def connect(self) -> None:
+        guard = current.guard
+        if guard is not None:
+            self._own(guard)
+        try:
+            super().connect()
+        finally:
+            self._keep(self.sock)
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        guard = current.guard
+        if guard is not None:
+            if self.sock is None:
+                self.connect()
+            else:
+                guard.reused = self._owner is not guard
+                self._own(guard)
+            guard.sending()
+        super().request(method, url, *args, **kwargs)
+
+    def _new_conn(self) -> socket.socket:
+        guard = current.guard
+        if guard is None:
+            return super()._new_conn()
+        sock = _open(self._dns_host, self.port, guard, self.socket_options or ())
+        # A copy, since TLS takes the socket away from this object while it shakes hands.
+        self._keep(sock.dup())
+        guard.hold(self._break)
+        return sock
+
+    def _own(self, guard: Guard) -> None:
+        with self._owner_lock:
+            self._owner = guard
+        guard.hold(self._break)
+
+    def _keep(self, sock: Any) -> None:
+        with self._owner_lock:
+            old, self._live = self._live, sock
+        if old is not None and old is not sock:
+            old.close()
+
+    def _break(self, guard: Guard) -> None:
+        # Back in the pool it may already belong to another request: then it is not ours to break.
+        with self._owner_lock:
+            if self._owner is guard and self._live is not None:
+                sock = getattr(self._live, "socket", self._live)  # TLS inside TLS wraps the real one
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _BreakableTLS(_Breakable, HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Breakable
+
+
+class _TLSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _BreakableTLS
+
+
+_POOLS = {"http": _Pool, "https": _TLSPool}
+
+
+class Adapter(requests.adapters.HTTPAdapter):
+    """The transport adapter of requests with breakable connections, and without cookies."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        self._known: dict[str, Any] = {}
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def get_connection_with_tls_context(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
+        """The pool for an address; found once, since proxies and certificates stay the same in here."""
+        url = request.url or ""
+        pool = self._known.get(url)
+        if pool is None or pool.pool is None:  # closed, when too many others came in between
+            pool = self._known[url] = super().get_connection_with_tls_context(request, *args, **kwargs)
+        return pool
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """Only what is used here; filling a cookie jar for each answer is a tenth of a call."""
+        response = requests.Response()
+        response.status_code = resp.status
+        response.raw = resp
+        response.request = req  # for what intercepts `send`, as test libraries do
+        response.url = req.url or ""
+        return response
+
+
+def _open(host: str, port: int | None, guard: Guard, options: Any) -> socket.socket:
+    """A connected socket, within the limit of the guard. Raises TransportError, DeadlineError, Cancelled."""
+    addresses = _addresses(host, port, guard)
+    failure: OSError | None = None
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        # Each address gets its share of the time, so that a dead IPv6 route does not eat all of it.
+        share_s = guard.left_s() / (len(addresses) - number)
+        sock = socket.socket(family, kind, protocol)
+        try:
+            for option in options:
+                sock.setsockopt(*option)
+            _connect(sock, address, share_s, guard)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise _unreachable(f"cannot connect to {host} port {port}: {_reason(failure)}") from failure
+
+
+def _connect(sock: socket.socket, address: Any, share_s: float, guard: Guard) -> None:
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        sock.connect(address)
+    waited_s = 0.0
+    while not wait_for_write(sock, timeout=min(_SLICE_S, share_s)):
+        waited_s += _SLICE_S
+        guard.left_s()
+        if waited_s >= share_s:
+            raise TimeoutError("timed out")
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    sock.settimeout(None)
+
+
+def _addresses(host: str, port: int | None, guard: Guard) -> list[Any]:
+    host = host.strip("[]")
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host.partition("%")[0])
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # A name server may be silent for long, and nothing can interrupt the look-up: wait for it elsewhere.
+    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_look_up, args=(host, port, results), name="flowcraft-lookup", daemon=True).start()
+    while True:
+        try:
+            found = results.get(timeout=min(_SLICE_S, guard.left_s()))
+        except queue.Empty:
+            continue
+        if isinstance(found, Exception):
+            raise _unreachable(f"there is no address for {host}: {_reason(found)}") from found
+        return list(found)
+
+
+def _look_up(host: str, port: int | None, results: "queue.SimpleQueue[Any]") -> None:
+    try:
+        results.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError) as error:
+        results.put(error)
+
+
+def _unreachable(message: str) -> TransportError:
+    return TransportError(
+        message, sent=False, retryable=True, hint="check base_url, the network and whether the service is running"
+    )
+
+
+def _reason(error: Exception | None) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text[:1].lower() + text[1:]

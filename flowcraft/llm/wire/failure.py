@@ -1,0 +1,111 @@
+"""What went wrong on the wire, in our words: foreign errors of requests, urllib3 and below -> ours.
+
+Part of `llm.http`, the only one that imports it. Messages name the host and the reason, never a URL or header.
+"""
+
+import http.client
+import ssl
+
+import requests
+import urllib3
+
+from flowcraft.core.errors import DeadlineError, FlowcraftError, IncompleteStream, ProviderError, TransportError
+from flowcraft.llm.wire.deadline import Guard
+from flowcraft.llm.wire.status import quoted
+
+FOREIGN: tuple[type[Exception], ...] = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+    OverflowError,  # a chunk size of 30 digits
+    MemoryError,  # one of 12
+    AttributeError,  # urllib3, when the connection is broken under its hands
+)
+
+
+def translated(error: BaseException, guard: Guard, host: str) -> FlowcraftError:
+    """Our error for a foreign one; its `__cause__` is the innermost foreign error, which holds no request."""
+    try:
+        guard.check()
+    except FlowcraftError as stopped:
+        return stopped
+    root = _root(error)
+    if guard.answered:
+        failure: FlowcraftError = _broken_answer(error, root, host)
+    else:
+        failure = _no_answer(error, root, guard, host)
+    failure.__cause__ = root
+    return failure
+
+
+def _no_answer(error: BaseException, root: BaseException, guard: Guard, host: str) -> ProviderError:
+    if isinstance(error, requests.exceptions.ProxyError):
+        spoken = "407" in str(root)
+        return TransportError(
+            f"the proxy gives no way to {host}: {_brief(root)}",
+            sent=False,
+            retryable=not spoken,
+            hint="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+        )
+    if isinstance(root, ssl.SSLError):
+        return _tls_failure(root, host)
+    if isinstance(root, FileNotFoundError) or "CA certificate bundle" in str(root):
+        return TransportError(
+            f"the file of trusted certificates is missing: {quoted(str(root))}",
+            sent=False,
+            hint="check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE",
+        )
+    if isinstance(root, TimeoutError):
+        return DeadlineError(f"{host} did not answer in time", sent=guard.sent, retryable=True)
+    if isinstance(root, ConnectionError):  # of the operating system; RemoteDisconnected is one, too
+        return TransportError(
+            f"{host} closed the connection before it answered", sent=guard.sent, retryable=True, hint="try again"
+        )
+    return TransportError(f"the request to {host} failed: {_brief(root)}", sent=guard.sent)
+
+
+def _broken_answer(error: BaseException, root: BaseException, host: str) -> ProviderError:
+    if isinstance(error, urllib3.exceptions.DecodeError):
+        return TransportError(f"the compressed answer of {host} is corrupt")
+    if isinstance(root, (http.client.LineTooLong, http.client.BadStatusLine)) or type(root) in (
+        http.client.HTTPException,
+        ValueError,
+        OverflowError,
+        MemoryError,
+    ):
+        return TransportError(f"{host} does not speak HTTP as it should: {_brief(root)}", hint="check base_url")
+    reason = getattr(root, "strerror", None)
+    return IncompleteStream(f"the answer of {host} was cut off" + (f": {reason}" if reason else ""), retryable=True)
+
+
+def _tls_failure(root: ssl.SSLError, host: str) -> ProviderError:
+    if isinstance(root, ssl.SSLCertVerificationError):
+        hint = "if your network has its own certificates, name their file in REQUESTS_CA_BUNDLE"
+        return TransportError(
+            f"the certificate of {host} cannot be trusted: {quoted(root.verify_message)}", sent=False, hint=hint
+        )
+    plain = root.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
+    return TransportError(
+        f"no TLS connection to {host}: {quoted(root.reason or str(root))}",
+        sent=False,
+        retryable=not plain,
+        hint="the service may speak plain http://" if plain else "try again",
+    )
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error at the bottom: requests and urllib3 pack it in, with pools, URLs and requests."""
+    for _ in range(10):
+        inner = [getattr(error, "reason", None), *getattr(error, "args", ())[::-1], error.__cause__]
+        below = next((item for item in inner if isinstance(item, BaseException)), None)
+        if below is None:
+            break
+        error = below
+    return error
+
+
+def _brief(root: BaseException) -> str:
+    text = getattr(root, "strerror", None) or type(root).__name__
+    return quoted(str(text))

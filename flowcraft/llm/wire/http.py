@@ -1,0 +1,271 @@
+"""One POST and its answer over `requests`, at the level of its transport adapter.
+
+With `llm.connection` the only place that knows requests and urllib3. Every failure leaves here as one
+of our errors; no URL query, header value or token is in any of them. Nothing is retried, except that a
+kept connection which turns out to be dead before the first byte is replaced once.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from http.client import IncompleteRead
+from types import TracebackType
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import requests
+import urllib3
+from requests.utils import should_bypass_proxies
+
+from flowcraft.core.errors import AuthError, FlowcraftError, ProviderError, TransportError, UsageError
+from flowcraft.core.scope import Scope
+from flowcraft.core.values import Timeouts
+from flowcraft.llm.wire.connection import Adapter, current
+from flowcraft.llm.wire.deadline import Guard
+from flowcraft.llm.wire.failure import FOREIGN, translated
+from flowcraft.llm.wire.status import quoted, request_id
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+_PIECE = 65536
+_HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
+
+
+# No blanks, no backslashes, no user or password: what is before the path is a host and nothing else.
+_URL = re.compile(r"https?://[^\s\\@/?#]+(?:[/?][^\s\\#]*)?\Z", re.IGNORECASE)
+
+
+class Wire:
+    """The connections of one provider, shared by its threads.
+
+    `keep_alive` False has the service close each connection; `direct` ignores proxies. Proxies and the
+    CA bundle are read from the environment once, here.
+    """
+
+    def __init__(self, *, keep_alive: bool = True, direct: bool = False, pool_maxsize: int = 256) -> None:
+        self._headers = {"User-Agent": "flowcraft", "Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if not keep_alive:
+            self._headers["Connection"] = "close"
+        self._pool_maxsize = pool_maxsize
+        self._proxies = {} if direct else getproxies()
+        self._no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or None
+        self._verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        self._targets: dict[str, _Target] = {}
+        self._adapter: Adapter | None = None
+        self._pid = os.getpid()
+
+    def post(
+        self, url: str, body: bytes, *, headers: Mapping[str, str], scope: Scope, timeouts: Timeouts, streamed: bool
+    ) -> "Reply":
+        """Send `body` with the secret `headers` of this call, and come back when the answer's headers are there.
+
+        Raises Cancelled and ProviderError; any status is an answer. The reply must be closed.
+        """
+        target = self._target(url)
+        request = target.prepared.copy()
+        request.body = body
+        request.headers["Content-Length"] = str(len(body))
+        request.headers["Accept"] = "text/event-stream" if streamed else "application/json"
+        for name, value in headers.items():
+            if not _HEADER_VALUE.fullmatch(value):
+                raise _bad_header(name)
+            request.headers[name] = value
+        scope.check()
+        guard = Guard(scope, timeouts, streamed=streamed)
+        try:
+            raw = self._send(request, target, guard)
+        except BaseException:
+            guard.close()
+            raise
+        return Reply(raw, guard, target.host, _secrets(headers))
+
+    def close(self) -> None:
+        """Close the idle connections; the next call opens new ones."""
+        adapter, self._adapter = self._adapter, None
+        if adapter is not None and self._pid == os.getpid():
+            adapter.close()
+
+    def _send(self, request: requests.PreparedRequest, target: "_Target", guard: Guard) -> urllib3.HTTPResponse:
+        while True:
+            guard.left_s()  # raises if the time is over already
+            current.guard = guard
+            try:
+                adapter = self._connections()
+                response = adapter.send(
+                    request, stream=True, timeout=target.timeout, verify=self._verify, proxies=target.proxies
+                )
+                if guard.stopped:
+                    response.raw.close()
+                guard.check()
+            except FOREIGN as error:
+                if guard.reused and not (guard.answered or guard.fresh or guard.stopped):
+                    guard.fresh = True
+                    continue
+                failure = translated(error, guard, target.host)
+            else:
+                raw: urllib3.HTTPResponse = response.raw
+                return raw
+            finally:
+                current.guard = None
+            # Outside of the except block: the foreign error, which holds the request, is not kept as context.
+            raise failure from failure.__cause__
+
+    def _connections(self) -> Adapter:
+        if self._adapter is None or self._pid != os.getpid():
+            # After a fork the connections belong to the parent; an answer of its own could come on them.
+            self._adapter = Adapter(pool_connections=8, pool_maxsize=self._pool_maxsize, max_retries=0)
+            self._pid = os.getpid()
+        return self._adapter
+
+    def _target(self, url: str) -> "_Target":
+        target = self._targets.get(url)
+        if target is None:
+            bypass = not self._proxies or should_bypass_proxies(url, no_proxy=self._no_proxy)
+            target = self._targets[url] = _Target(url, self._headers, {} if bypass else self._proxies)
+        return target
+
+
+class Reply:
+    """An answer whose headers are there; `chunks` or `read` give its body, `close` ends it."""
+
+    def __init__(self, raw: urllib3.HTTPResponse, guard: Guard, host: str, secrets: tuple[str, ...]) -> None:
+        self._raw = raw
+        self.guard = guard
+        self.host = host
+        self.status: int = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+        self.secrets = secrets
+        self._ended = False
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def request_id(self) -> str | None:
+        return request_id(self.headers)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body as it arrives, decompressed, in pieces of at most 64 KiB.
+
+        The size bounds what one piece of a gzip bomb can grow to, and what a lying chunk size can ask for.
+        """
+        raw = self._raw
+        plain = not self.headers.get("content-encoding")
+        try:
+            if raw.chunked:
+                yield from raw.read_chunked(_PIECE, decode_content=True)
+            else:
+                # Not `stream` or `read`: on a body that is not chunked, it waits until 64 KiB are there.
+                while data := raw.read1(_PIECE, decode_content=True):
+                    yield data
+                    if plain and raw.length_remaining == 0:  # saves a read that finds nothing
+                        break
+            self.guard.check()  # an end that we made ourselves is no end
+        except FOREIGN as error:
+            failure = translated(error, self.guard, self.host)
+        else:
+            self._ended = True
+            return
+        cut = failure.__cause__
+        if plain and isinstance(cut, IncompleteRead) and isinstance(cut.partial, bytes):
+            yield cut.partial  # what had come of a chunk that was cut
+        raise failure from failure.__cause__
+
+    def read(self, limit: int = MAX_BODY_BYTES) -> bytes:
+        """The whole body; raises TransportError if it is larger than `limit` bytes."""
+        if self.headers.get("content-encoding"):
+            limit //= 4  # nobody asked for compression, so this may be a bomb
+        pieces, size = [], 0
+        for piece in self.chunks():
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise TransportError(f"the answer of {self.host} is larger than {limit} bytes")
+        return b"".join(pieces)
+
+    def opening(self, limit: int = _PIECE, seconds: float = 2.0) -> bytes:
+        """The beginning of a body that explains an error: what comes soon, and no failure."""
+        self.guard.limit("idle", seconds)
+        pieces, size = [], 0
+        try:
+            for piece in self.chunks():
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    break
+        except ProviderError:
+            pass
+        return b"".join(pieces)[:limit]
+
+    def drain(self, chunks: Iterator[bytes], limit: int = _PIECE, seconds: float = 0.25) -> None:
+        """Read on to the end if it is near, so that the connection can be used again."""
+        self.guard.limit("idle", seconds)
+        size = 0
+        try:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > limit:
+                    return
+        except FlowcraftError:
+            pass
+
+    def quote(self, text: str | bytes) -> str:
+        """A text from the service, fit for an error message."""
+        return quoted(text, self.secrets)
+
+    def close(self) -> None:
+        """End the answer; its connection is closed unless the body was read to the end."""
+        self.guard.close()
+        if not self._ended:
+            self._raw.close()
+
+    def __enter__(self) -> "Reply":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Target:
+    """What does not change between the calls to one URL: built once, copied for each call."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], proxies: Mapping[str, str]) -> None:
+        prepared = requests.PreparedRequest()
+        try:
+            if not _URL.match(url):
+                raise ValueError("not an http(s) address, or parsers disagree about its host")
+            prepared.prepare_method("POST")
+            prepared.prepare_url(url, None)
+            prepared.prepare_headers(headers)
+            parts = urlsplit(prepared.url or "")
+            self.host = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+        except ValueError:  # its text may hold the query
+            raise UsageError(
+                f"this is not the address of a service: {quoted(url.partition('?')[0].rpartition('@')[2])}",
+                hint="base_url looks like https://api.openai.com/v1; keys belong into api_key_env",
+            ) from None
+        self.prepared = prepared
+        self.proxies = dict(proxies)
+        # Only a connection through a SOCKS proxy is not ours to break: let its socket time out.
+        socks = any(proxy.lower().startswith("socks") for proxy in self.proxies.values())
+        self.timeout = 60.0 if socks else None
+
+
+def prepared_host(url: str) -> str:
+    """The host (with its port, if it is named) that a request to `url` really goes to; raises UsageError."""
+    return _Target(url, {}, {}).host
+
+
+def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The parts of the headers that must not be shown when a service repeats them."""
+    return tuple(word for value in headers.values() for word in value.split() if len(word) >= 6)
+
+
+def _bad_header(name: str) -> AuthError:
+    return AuthError(
+        f"the value for the header {name} holds a character that no header can hold",
+        sent=False,
+        hint="look for line ends or quotes in the key or in the variable it comes from",
+    )

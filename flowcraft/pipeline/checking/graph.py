@@ -1,0 +1,104 @@
+"""What waits for what: unknown and repeated ids, cycles, and which stages are over when one starts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from flowcraft.core.document import Document
+from flowcraft.core.problems import Problem, did_you_mean
+from flowcraft.pipeline.model import Stage
+from flowcraft.pipeline.reading.sites import Level
+
+
+class Graph:
+    """The stages of one level and their needs; `problems` tells what is wrong with them."""
+
+    def __init__(self, document: Document, level: Level) -> None:
+        self.level = level
+        self.stages = stages = level.stages
+        self.numbers: dict[str, int] = {}
+        self.problems: list[Problem] = []
+        self._document = document
+        for number, stage in enumerate(stages):
+            if stage.id and self.numbers.setdefault(stage.id, number) != number:
+                first = document.position([*level.place, self.numbers[stage.id], "id"])[0]
+                self._tell(number, "id", f"the id '{stage.id}' stands twice, first in line {first}", "FC104")
+        self._needs = [list(self._known(number, stage)) for number, stage in enumerate(stages)]
+        self._cycle()
+        self._before = self._closure()
+
+    def sees(self, number: int, other: int) -> bool:
+        """Whether stage `other` is over when stage `number` starts."""
+        return bool(self._before[number] >> other & 1)
+
+    def _known(self, number: int, stage: Stage) -> Iterator[int]:
+        for place, name in enumerate(stage.needs):
+            if name in self.numbers:
+                yield self.numbers[name]
+            elif name:
+                hint = did_you_mean(name, self.numbers.keys() - {stage.id})
+                message = f"there is no stage '{name}'"
+                self.problems.append(
+                    self._document.problem(
+                        [*self.level.place, number, "needs", place], message, code="FC110", hint=hint
+                    )
+                )
+
+    def _cycle(self) -> None:
+        """Tell the first cycle, and cut it so that the rest can be judged."""
+        state = [0] * len(self.stages)
+        for start in range(len(self.stages)):
+            path: list[tuple[int, Iterator[int]]] = []
+            self._enter(start, state, path)
+            while path:
+                number, rest = path[-1]
+                after = next(rest, None)
+                if after is None:
+                    state[number] = 2
+                    path.pop()
+                elif state[after] == 1:
+                    self._tell_cycle([step for step, _ in path], after)
+                    self._needs[number] = [need for need in self._needs[number] if need != after]
+                else:
+                    self._enter(after, state, path)
+
+    def _enter(self, number: int, state: list[int], path: list[tuple[int, Iterator[int]]]) -> None:
+        if not state[number]:
+            state[number] = 1
+            path.append((number, iter(list(self._needs[number]))))
+
+    def _tell_cycle(self, path: list[int], back: int) -> None:
+        round_ = [*path[path.index(back) :], back]
+        names = " -> ".join(self.stages[number].id for number in round_)
+        if len(round_) == 2:
+            message, hint = f"'{self.stages[back].id}' waits for itself", "take it out of its needs"
+        else:
+            message, hint = f"these stages wait for each other: {names}", "take one of the needs away"
+        # Best shown where needs are written; the others wait for the stage above them.
+        written = [number for number in round_[:-1] if self._has_needs(number)]
+        self._tell(min(written, default=back), "needs", message, "FC111", hint)
+
+    def _has_needs(self, number: int) -> bool:
+        data: Any = self._document.data
+        for part in (*self.level.place, number):
+            data = data[part]
+        return isinstance(data, dict) and "needs" in data
+
+    def _closure(self) -> list[int]:
+        # Sets of stage numbers as the bits of an int: a thousand stages in a row make half a million members.
+        before: dict[int, int] = {}
+        for start in range(len(self.stages)):
+            path = [start]
+            while path:
+                number = path[-1]
+                waiting = [need for need in self._needs[number] if need not in before]
+                if waiting:
+                    path += waiting
+                    continue
+                bits = 0
+                for need in self._needs[number]:
+                    bits |= before[need] | 1 << need
+                before[path.pop()] = bits
+        return [before[number] for number in range(len(self.stages))]
+
+    def _tell(self, number: int, key: str, message: str, code: str, hint: str | None = None) -> None:
+        self.problems.append(self._document.problem([*self.level.place, number, key], message, code=code, hint=hint))

@@ -1,0 +1,101 @@
+"""Which stages are over, and which have surely run, at a spot of the pipeline."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from flowcraft.core.errors import ExpressionError
+from flowcraft.pipeline.checking.graph import Graph
+from flowcraft.pipeline.expr import Expression
+from flowcraft.pipeline.model import Stage
+from flowcraft.pipeline.reading.sites import NO_NAMES, Level, Site, Spot
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A stage, the level it is in, and the number of the stage of that level that names it (None: after all)."""
+
+    graph: Graph
+    number: int
+    seen_from: int | None
+
+    @property
+    def stage(self) -> Stage:
+        return self.graph.stages[self.number]
+
+    @property
+    def over(self) -> bool:
+        return self.seen_from is None or self.at_the_end or self.graph.sees(self.seen_from, self.number)
+
+    @property
+    def at_the_end(self) -> bool:
+        """Whether it is named under `finally`, where nothing is sure to have run."""
+        return self.seen_from is not None and self.seen_from >= len(self.graph.stages)
+
+
+class Visible:
+    """Looks stages up from where they are named: in the same list first, then in the lists around it."""
+
+    def __init__(self, graphs: Sequence[Graph]) -> None:
+        self._graphs = {id(graph.level): graph for graph in graphs}
+
+    def find(self, spot: Spot, name: str) -> Found | None:
+        """The stage that `name` stands for at the spot."""
+        for graph, number in self._around(spot):
+            if name in graph.numbers:
+                return Found(graph, graph.numbers[name], number)
+        return None
+
+    def names(self, spot: Spot) -> list[str]:
+        """The ids that can be looked up at the spot."""
+        return [name for graph, _ in self._around(spot) for name in graph.numbers]
+
+    def subject(self, spot: Spot) -> Stage | None:
+        """The stage whose candidate is `output`."""
+        level = spot.level
+        if spot.number is not None:
+            return level.stages[spot.number]
+        return level.above.stages[level.number] if level.above else None
+
+    def closed(self, spot: Spot, given: frozenset[str], key: str) -> set[str]:
+        """The stages that have run, if those `given` have: a condition that let one run was true, too."""
+        waiting = [*given]
+        for graph, number in self._around(spot):
+            if number is not None and number < len(graph.stages) and not (graph.level is spot.level and key == "if"):
+                waiting += shown_by(graph.stages[number].condition)
+        found: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                stage = self.find(spot, name)
+                waiting += shown_by(stage.stage.condition) if stage else ()
+        return found
+
+    def _around(self, spot: Spot) -> Iterator[tuple[Graph, int | None]]:
+        level: Level | None = spot.level
+        number = spot.number
+        while level is not None:
+            yield self._graphs[id(level)], number
+            number, level = level.number, level.above
+
+
+def shown_by(condition: Expression | None) -> frozenset[str]:
+    """The stages that must have run if the condition holds."""
+    try:
+        return condition.shows if condition else NO_NAMES
+    except ExpressionError:
+        return NO_NAMES
+
+
+def may_be_missing(stage: Stage, field: str) -> str | None:
+    """How the stage can come to have no such field, as far as the file shows it."""
+    # A failed command keeps what it has printed; a failed item of `foreach` is null, the list is there.
+    keeps = stage.kind == "run" and stage.output.format == "text"
+    fails = stage.tolerant and stage.each is None and not (keeps and field in ("output", "exit_code", "stderr"))
+    ways = [word for word, can in (("be skipped", stage.condition is not None), ("fail", fails)) if can]
+    return " or ".join(ways) or None
+
+
+def literal(site: Site) -> Expression | None:
+    """The expression of a site that is the same in every run."""
+    return site.item if isinstance(site.item, Expression) and site.item.is_static else None

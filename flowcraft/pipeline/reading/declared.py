@@ -1,0 +1,79 @@
+"""What a pipeline declares by JSON Schema: its inputs, and the results of its stages."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flowcraft.core import document as documents
+from flowcraft.core.errors import PipelineError
+from flowcraft.core.schema import check_schema, check_value
+from flowcraft.pipeline.model import Input
+from flowcraft.pipeline.reading.complaints import Complaints, Place
+from flowcraft.pipeline.reading.included import Unusable, located
+
+TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
+
+
+def declared_input(name: str, data: Any, complaints: Complaints) -> Input:
+    """One input, from a type name or a schema."""
+    if not isinstance(data, dict):
+        return Input(name=name, schema={"type": data})
+    place = ["inputs", name]
+    schema = {key: value for key, value in data.items() if key not in ("secret", "env")}
+    secret = data.get("secret") is True
+    description, env = data.get("description"), data.get("env")
+    if "default" in data and secret:
+        message = f"the secret input '{name}' has a default, which is no secret"
+        complaints.at([*place, "default"], message, "FC012", "give it by a variable: env: NAME", at="key")
+    if _has_type(schema):
+        unusable = check_schema(schema)
+        complaints.each(place, unusable, "FC010")
+        if "default" in data and not unusable and not secret:
+            reasons = check_value(data["default"], schema)
+            complaints.each([*place, "default"], (_of_default(name, reason) for reason in reasons), "FC011")
+    return Input(
+        name=name,
+        schema=schema,
+        required="default" not in data,
+        default=data.get("default"),
+        secret=secret,
+        env=env if isinstance(env, str) else None,
+        description=description if isinstance(description, str) else "",
+    )
+
+
+def declared_schema(value: Any, place: Place, folder: Path, complaints: Complaints) -> Mapping[str, Any]:
+    """The schema of a result, from the pipeline itself or a file in `folder`."""
+    if isinstance(value, bool):
+        return {} if value else {"not": {}}
+    if not isinstance(value, dict):
+        return {}
+    if isinstance(value.get("file"), str):
+        return _from_file(value["file"], [*place, "file"], folder, complaints)
+    complaints.each(place, check_schema(value), "FC127")
+    return value
+
+
+def _from_file(name: str, place: Place, folder: Path, complaints: Complaints) -> Mapping[str, Any]:
+    try:
+        # JSON is YAML, and the YAML loader tells where things are.
+        found = documents.load(located(folder, name), error=PipelineError)
+    except Unusable as error:
+        complaints.at(place, str(error), error.code, error.hint)
+        return {}
+    except PipelineError as error:
+        complaints.problems += error.problems
+        return {}
+    complaints.problems += [found.problem([], message, code="FC127") for message in check_schema(found.data)]
+    return found.data if isinstance(found.data, dict) else {}
+
+
+def _has_type(schema: Mapping[str, Any]) -> bool:
+    """Whether shape.py has found nothing wrong with its type."""
+    kinds = schema.get("type", [])
+    return all(kind in TYPES for kind in (kinds if isinstance(kinds, list) else [kinds]))
+
+
+def _of_default(name: str, message: str) -> str:
+    message = message.replace("the answer", "it", 1) if message.startswith("the answer") else message
+    return f"the default of '{name}' does not fit: {message}"

@@ -1,0 +1,255 @@
+"""The SQLite file of a workspace: opened safely, written by one connection behind one lock; the home of `sqlite3`.
+
+WAL with synchronous=FULL: what a commit has acknowledged survives a power cut. SQLite before 3.51.3 can lose
+the log if two connections write and checkpoint at the same moment, so nobody checkpoints unless he is
+alone: every connection holds a shared lock on the folder, a checkpoint needs the exclusive one.
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from flowcraft.core.errors import LedgerError, UsageError
+from flowcraft.runner.store.ledger_schema import APPLICATION_ID, MIGRATIONS
+
+FILE = "flowcraft.db"
+BUSY_S = 30.0  # how long a commit waits for those of other processes; each takes milliseconds
+ALONE_S = 10.0  # how long a migration waits for other processes to leave
+CHECKPOINT_BYTES = 4 * 1024 * 1024  # of log that a new process does not leave behind
+CHECKPOINT_COMMITS = 200  # between two checkpoints while we write
+
+_MAGIC = b"SQLite format 3\0"
+_KEEP_OUT = "*\n"  # .gitignore: what models have said is nobody else's business
+
+# what SQLite says -> what it means, what to do; texts, because Python 3.10 knows no error codes
+_MEANINGS = (
+    ("disk is full", "the disk is full", "make space, then continue"),
+    ("readonly database", "it cannot be written", "check the rights of the folder and its files"),
+    ("unable to open", "it cannot be opened", "check the rights of the folder and its files"),
+    ("locked", "another process holds it locked", "look for a program that keeps it open, then continue"),
+    ("I/O error", "the disk reports an error", "check the disk, then continue"),
+    ("malformed", "it is damaged", "look at it with `flowcraft db check`; move it away to start anew"),
+    ("not a database", "it is not a SQLite database", "move it away; FlowCraft then makes a new one"),
+)
+
+
+class Database:
+    """The open database of `folder`; thread-safe. Raises LedgerError for whatever is wrong with it.
+
+    Without `create` a missing file is a UsageError.
+    """
+
+    def __init__(self, folder: Path, *, create: bool = True) -> None:
+        self.path = folder / FILE
+        self._lock = threading.RLock()
+        self.commits = 0
+        self._guard: int | None = None
+        self._inode = 0
+        self._connection: sqlite3.Connection | None = None
+        if create:
+            _make_folder(folder)
+        elif not self.path.exists():
+            raise UsageError(f"there are no runs here: {self.path} does not exist", hint="flowcraft run PIPELINE")
+        _look_at(self.path)
+        try:
+            with self._translated():
+                self._open(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, committed at the end of the block, rolled back if it raises."""
+        with self._lock, self._translated():
+            connection = self._connected()
+            self._check_place()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            self.commits += 1
+            if self.commits % CHECKPOINT_COMMITS == 0:
+                # The log keeps its length and is written again from its start: making a file longer costs more.
+                self.checkpoint("PASSIVE", at_least_bytes=0)
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """All rows of one query."""
+        with self._lock, self._translated():
+            return self._connected().execute(sql, values).fetchall()
+
+    def checkpoint(self, mode: str = "TRUNCATE", *, at_least_bytes: int = CHECKPOINT_BYTES) -> bool:
+        """Move the log into the database if it is that long and no other process has it open."""
+        with suppress(OSError):
+            if os.stat(f"{self.path}-wal").st_size >= at_least_bytes and self._lock_folder(fcntl.LOCK_EX):
+                try:
+                    self._connected().execute(f"PRAGMA wal_checkpoint({mode})")
+                finally:
+                    self._lock_folder(fcntl.LOCK_SH, wait_s=ALONE_S)
+                return True
+        return False
+
+    def problems(self) -> list[str]:
+        """What SQLite finds wrong in the file; empty if all is well."""
+        found = [str(row[0]) for row in self.rows("PRAGMA integrity_check")]
+        orphans = [f"a row of {row[0]} belongs to no run" for row in self.rows("PRAGMA foreign_key_check")]
+        return [line for line in found if line != "ok"] + orphans
+
+    @property
+    def version(self) -> int:
+        return int(self.rows("PRAGMA user_version")[0][0])
+
+    def vacuum(self) -> None:
+        """Give the space of deleted rows back to the disk; needs nobody else at work."""
+        with self._lock, self._translated():
+            self._connected().execute("VACUUM")
+
+    def close(self) -> None:
+        """Safe to call again. The last one out has SQLite move the log into the database."""
+        with self._lock:
+            if self._connection is not None:
+                with suppress(sqlite3.Error):
+                    self._connection.close()
+                self._connection = None
+            if self._guard is not None:
+                os.close(self._guard)
+                self._guard = None
+
+    def _open(self, folder: Path) -> None:
+        self._guard = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if not self._lock_folder(fcntl.LOCK_SH, wait_s=ALONE_S):
+            raise self._error("another process has it for itself", "try again in a moment")
+        if not self.path.exists():
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        self._connection = connection
+        connection.row_factory = sqlite3.Row
+        self._inode = os.stat(self.path).st_ino
+        for pragma in ("synchronous=FULL", "wal_autocheckpoint=0", "foreign_keys=ON", "trusted_schema=OFF"):
+            connection.execute(f"PRAGMA {pragma}")
+        self._check_owner(connection)
+        if self.version < len(MIGRATIONS) or self._mode() != "wal":
+            self._bring_up(connection)
+        self.checkpoint()
+
+    def _mode(self) -> str:
+        return str(self.rows("PRAGMA journal_mode")[0][0])
+
+    def _check_owner(self, connection: sqlite3.Connection) -> None:
+        owner = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if owner != APPLICATION_ID and (owner or tables):
+            raise self._error("it belongs to another program", "move it away; FlowCraft then makes a new one")
+        if self.version > len(MIGRATIONS):
+            raise self._error(
+                f"it was written by a newer FlowCraft (version {self.version}, this one knows {len(MIGRATIONS)})",
+                "update FlowCraft: pip install --upgrade flowcraft-sdk",
+            )
+
+    def _bring_up(self, connection: sqlite3.Connection) -> None:
+        """Make the tables, or bring them to our version; alone, because both change the file for all."""
+        if not self._lock_folder(fcntl.LOCK_EX, wait_s=ALONE_S):
+            if self.version == len(MIGRATIONS):
+                return  # only the journal mode is left to the next one
+            raise self._error("another process is using it while it has to be updated", "wait for the other run to end")
+        try:
+            if self._mode() != "wal" and connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode=TRUNCATE")  # a file system without shared memory
+            for number in range(self.version, len(MIGRATIONS)):
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {MIGRATIONS[number]}; PRAGMA application_id={APPLICATION_ID};"
+                    f"PRAGMA user_version={number + 1}; COMMIT;"
+                )
+        finally:
+            self._lock_folder(fcntl.LOCK_SH, wait_s=ALONE_S)
+
+    def _lock_folder(self, kind: int, wait_s: float = 0.0) -> bool:
+        assert self._guard is not None
+        until = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(self._guard, kind | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    break
+                time.sleep(0.005)
+            except OSError:  # a file system without locks: nobody is ever known to be alone
+                return kind == fcntl.LOCK_SH
+        if kind == fcntl.LOCK_EX:  # a lock that is not granted is lost: take the old one again
+            self._lock_folder(fcntl.LOCK_SH, wait_s=ALONE_S)
+        return False
+
+    def _check_place(self) -> None:
+        # SQLite would go on writing into a file that was deleted, and nobody would ever read it.
+        try:
+            inode = os.stat(self.path).st_ino
+        except FileNotFoundError:
+            inode = 0
+        if inode != self._inode:
+            raise self._error("it was removed or replaced while it was in use", "start again: flowcraft run PIPELINE")
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise self._error("it is closed", None)
+        return self._connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            for text, meaning, hint in _MEANINGS:
+                if text in str(error):
+                    raise self._error(meaning, hint) from error
+            raise self._error(str(error), None) from error
+        except OSError as error:
+            raise self._error(error.strerror or str(error), "check the folder and the disk") from error
+
+    def _error(self, what: str, hint: str | None) -> LedgerError:
+        return LedgerError(f"the ledger {self.path} cannot be used: {what}", hint=hint)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid == os.getuid() and folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
+        with suppress(FileExistsError):
+            handle = os.open(folder / ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(_KEEP_OUT)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LedgerError(
+            f"the folder of the ledger {folder} cannot be used: {reason}",
+            hint="check its rights and the disk, or name another folder: --workspace",
+        ) from error
+
+
+def _look_at(path: Path) -> None:
+    """Refuse what is no database of ours before SQLite touches it."""
+    what = None
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            what = "it is not an ordinary file"
+        elif path.exists():
+            with path.open("rb") as file:
+                start = file.read(16)
+            what = None if start in (b"", _MAGIC) else "it is not a SQLite database"
+    except OSError as error:
+        what = error.strerror or str(error)
+    if what:
+        raise LedgerError(f"the ledger {path} cannot be used: {what}", hint="move it away, or check its rights")

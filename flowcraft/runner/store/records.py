@@ -1,0 +1,247 @@
+"""Reading the ledger: runs, how their stages ended, what was asked; never writes."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from flowcraft.core.errors import UsageError
+from flowcraft.core.problems import did_you_mean
+from flowcraft.llm.base import LLMResponse, Usage
+from flowcraft.runner.outcome import Attempt, Outcome
+from flowcraft.runner.store.database import Database
+from flowcraft.runner.store.ledger import FOLDER
+from flowcraft.runner.store.rows import outcome_from, response_from, usage_from
+
+MAYBE_BILLED = "no end is recorded: the request may have been answered and billed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run as it is written; `seconds` are of all its sessions together."""
+
+    number: int
+    id: str
+    pipeline: str
+    file: Path
+    file_hash: str
+    status: str
+    inputs: Mapping[str, Any]
+    options: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    error: str | None
+    hint: str | None
+    started: str
+    ended: str | None
+    seconds: float
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """How a stage ended; without an `outcome` it is a command whose end nobody has seen."""
+
+    path: str
+    kind: str
+    status: str
+    fingerprint: str | None
+    parts_text: str | None
+    why_text: str | None
+    outcome: Outcome | None
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """The hash of each part of the fingerprint."""
+        return _json(self.parts_text) or {}
+
+    @property
+    def why(self) -> Mapping[str, Any]:
+        """What was decided about the stage, and why."""
+        return _json(self.why_text) or {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRow:
+    """One attempt at a model; `state` is started, answered or failed."""
+
+    number: int
+    id: str
+    path: str
+    state: str
+    settled: bool
+    session: int
+    event: str
+    key: str
+    choice: Mapping[str, Any]
+    request: Mapping[str, Any]
+    reserved: Mapping[str, Decimal]
+    started: str
+    seconds: float | None
+    cost: Decimal | None
+    usage: Usage | None
+    response: LLMResponse | None
+    rejected: str | None
+    error: str | None
+    retry_after_s: float | None
+    ended: str | None
+
+    @property
+    def attempt(self) -> Attempt:
+        """The call as an attempt of its stage."""
+        response = self.response
+        return Attempt(
+            event=self.event,
+            name=self.choice["name"],
+            model=response.model if response else self.choice["model"],
+            provider=self.choice["provider"],
+            tier=self.choice["type"],
+            cause=self.choice["cause"],
+            source=self.choice["source"],
+            seconds=self.seconds or 0.0,
+            usage=self.usage,
+            cost=self.cost,
+            finish_reason=response.finish_reason if response else None,
+            error=MAYBE_BILLED if self.state == "started" else self.error,
+        )
+
+
+class Records:
+    """The reading side of a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def runs(self, limit: int = -1) -> list[RunRow]:
+        """The runs, the latest first."""
+        return [_run(row) for row in self._database.rows("SELECT * FROM runs ORDER BY number DESC LIMIT ?", (limit,))]
+
+    def run(self, wanted: str | None = None) -> RunRow:
+        """The run with this id, or whose id ends or begins so; the latest without one. Raises UsageError."""
+        ids = [str(row["id"]) for row in self._database.rows("SELECT id FROM runs ORDER BY number DESC")]
+        if not ids:
+            raise UsageError("there are no runs here yet", hint="flowcraft run PIPELINE")
+        fitting = [one for one in ids if wanted in (None, one)] or [
+            one for one in ids if wanted and (one.startswith(wanted) or one.endswith(wanted))
+        ]
+        if not fitting:
+            near = did_you_mean(wanted or "", ids)
+            raise UsageError(f"there is no run '{wanted}'", hint=near or "flowcraft runs  lists them")
+        if wanted is not None and len(fitting) > 1:
+            raise UsageError(f"'{wanted}' is the beginning of {len(fitting)} runs", hint=f"the latest is {fitting[0]}")
+        return _run(self._database.rows("SELECT * FROM runs WHERE id = ?", (fitting[0],))[0])
+
+    def stages(self, run: int) -> dict[str, StageRow]:
+        """The ended stages of a run by path, in the order of their ends."""
+        rows = self._database.rows("SELECT * FROM stages WHERE run = ? ORDER BY number", (run,))
+        return {row["path"]: _stage(row) for row in rows}
+
+    def calls(self, run: int, path: str | None = None) -> list[CallRow]:
+        """The calls of a run in the order they left."""
+        where = "calls.run = ?" if path is None else "calls.run = ? AND calls.path = ?"
+        values = (run,) if path is None else (run, path)
+        rows = self._database.rows(
+            "SELECT calls.*, calls.number <= ifnull(stages.last_call, 0) AS settled FROM calls LEFT JOIN stages"
+            f" ON stages.run = calls.run AND stages.path = calls.path WHERE {where} ORDER BY calls.number",
+            values,
+        )
+        return [_call(row) for row in rows]
+
+    def attempts(self, run: int, done: set[str]) -> dict[str, list[CallRow]]:
+        """The calls of the stages that are not `done`; nothing is read of the others."""
+        open_paths = self._database.rows("SELECT DISTINCT path FROM calls WHERE run = ?", (run,))
+        wanted = [row["path"] for row in open_paths if row["path"] not in done]
+        return {path: self.calls(run, path) for path in wanted}
+
+    def spent(self, run: int) -> dict[str, Decimal]:
+        """What a run has used by now, in each unit; calls without a reported end count as reserved."""
+        sums = {unit: Decimal(0) for unit in ("usd", "tokens", "credits", "calls")}
+        sql = "SELECT usd, usage, reserved, state FROM calls WHERE run = ?"
+        for row in self._database.rows(sql, (run,)):
+            usage, reserved = usage_from(_json(row["usage"])), _json(row["reserved"]) or {}
+            known = usage and usage.prompt_tokens is not None and usage.completion_tokens is not None
+            sums["calls"] += 1
+            sums["usd"] += Decimal(row["usd"] or reserved.get("usd", 0))
+            tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) if usage else 0
+            free = row["state"] == "failed" and row["usd"] == "0"  # refused before anything was read
+            sums["tokens"] += 0 if free else Decimal(tokens if known else reserved.get("tokens", 0))
+            sums["credits"] += usage.credits or 0 if usage else 0
+        seconds = self._database.rows("SELECT seconds FROM runs WHERE number = ?", (run,))
+        return sums | {"time": Decimal(str(seconds[0]["seconds"]))}
+
+    def reusable(self, fingerprint: str) -> tuple[Outcome, str] | None:
+        """The latest accepted result with this fingerprint, and the run it was made in."""
+        rows = self._database.rows(
+            "SELECT stages.outcome, runs.id FROM stages JOIN runs ON runs.number = stages.run"
+            " WHERE fingerprint = ? AND reusable ORDER BY stages.number DESC LIMIT 1",
+            (fingerprint,),
+        )
+        return (outcome_from(rows[0]["outcome"]), rows[0]["id"]) if rows else None
+
+    def latest(self, file: str, path: str, *, before: int) -> tuple[StageRow, str] | None:
+        """The latest success of a stage in a run of the same file that began before run `before`, and its run."""
+        rows = self._database.rows(
+            "SELECT stages.*, runs.id FROM stages JOIN runs ON runs.number = stages.run WHERE runs.file = ?"
+            " AND path = ? AND runs.number < ? AND stages.status = 'succeeded' ORDER BY stages.number DESC LIMIT 1",
+            (file, path, before),
+        )
+        return (_stage(rows[0]), rows[0]["id"]) if rows else None
+
+
+@contextmanager
+def open_records(workspace: Path) -> Iterator[tuple[Records, Database]]:
+    """The records of a workspace; raises LedgerError if there are none."""
+    database = Database(workspace / FOLDER, create=False)
+    try:
+        yield Records(database), database
+    finally:
+        database.close()
+
+
+def _run(row: Any) -> RunRow:
+    data = dict(row)
+    parsed = {name: _json(data[name]) or {} for name in ("inputs", "options", "outputs")}
+    return RunRow(**data | parsed | {"file": Path(data["file"])})
+
+
+def _stage(row: Any) -> StageRow:
+    return StageRow(
+        path=row["path"],
+        kind=row["kind"],
+        status=row["status"],
+        fingerprint=row["fingerprint"],
+        parts_text=row["parts"],
+        why_text=row["why"],
+        outcome=outcome_from(row["outcome"]) if row["outcome"] else None,
+    )
+
+
+def _call(row: Any) -> CallRow:
+    return CallRow(
+        number=row["number"],
+        id=row["id"],
+        path=row["path"],
+        state=row["state"],
+        settled=bool(row["settled"]),
+        session=row["session"],
+        event=row["event"],
+        key=row["key"],
+        choice=_json(row["choice"]),
+        request=_json(row["request"]),
+        reserved={unit: Decimal(amount) for unit, amount in _json(row["reserved"]).items()},
+        started=row["started"],
+        seconds=row["seconds"],
+        cost=None if row["usd"] is None else Decimal(row["usd"]),
+        usage=usage_from(_json(row["usage"])),
+        response=response_from(row["response"]) if row["response"] else None,
+        rejected=row["rejected"],
+        error=row["error"],
+        retry_after_s=row["retry_after_s"],
+        ended=row["ended"],
+    )
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
