@@ -106,6 +106,11 @@ def test_a_folder_that_is_gone_is_named() -> None:
     assert b"Traceback" not in done.stderr
 
 
+def heed_hangups() -> None:
+    """Undo what the tests themselves may run under: nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def told(fifo: int) -> str:
     """What a stage writes into the named pipe, which tells that it runs."""
     ready, _, _ = select.select([fifo], [], [], 60)
@@ -125,7 +130,9 @@ def pid(workspace: Path) -> Iterator[int]:
 @pytest.fixture
 def running(pid: int) -> Iterator["subprocess.Popen[bytes]"]:
     program = [sys.executable, "-m", "flowcraft", "run", "long.yaml"]
-    with subprocess.Popen(program, env=environment({}), stdout=subprocess.DEVNULL, start_new_session=True) as process:
+    with subprocess.Popen(
+        program, env=environment({}), stdout=subprocess.DEVNULL, start_new_session=True, preexec_fn=heed_hangups
+    ) as process:
         yield process
         process.kill()
 
@@ -145,6 +152,7 @@ def test_a_signal_from_outside_leaves_no_program_running(
 def test_a_terminal_that_is_closed_leaves_no_program_running(pid: int) -> None:
     child, terminal = pty.fork()
     if child == 0:
+        heed_hangups()
         os.execve(sys.executable, [sys.executable, "-m", "flowcraft", "run", "long.yaml"], environment({}))
     stage = int(told(pid))
     os.close(terminal)  # the window is closed

@@ -15,6 +15,7 @@ from flowcraft.core.errors import (
     Cancelled,
     DeadlineError,
     ProviderError,
+    QuotaError,
     RateLimitError,
     ReplyError,
     TransportError,
@@ -234,7 +235,7 @@ def test_the_method_of_the_settings_is_used_to_log_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "code", "kind", "retryable"),
     [
-        ("Monthly request limit reached", -32603, RateLimitError, False),
+        ("Monthly request limit reached", -32603, QuotaError, False),
         ("ThrottlingException: slow down", -32603, RateLimitError, True),
         ("whatever", 429, RateLimitError, True),
         ("whatever", -32000, AuthError, False),

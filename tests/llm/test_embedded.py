@@ -322,7 +322,7 @@ assert code == 0
 stream.close()
 assert provider.chat_completion([LLMMessage("user", "Hi")], max_tokens=4, temperature=0).content
 """
-ROOT = str(Path(weights.__file__).parents[2])
+ROOT = str(Path(weights.__file__).parents[3])
 
 
 def await_gone(pid: int) -> bool:

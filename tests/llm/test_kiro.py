@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from agents.asking import KIRO_STUB, Asking, ask, children, closing, descriptors, eventually, request
 
-from flowcraft.core.errors import AuthError, Cancelled, DeadlineError, ProviderError, RateLimitError, TransportError
+from flowcraft.core.errors import (
+    AuthError,
+    Cancelled,
+    DeadlineError,
+    ProviderError,
+    QuotaError,
+    RateLimitError,
+    TransportError,
+)
 from flowcraft.core.scope import Scope
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings, Timeouts
@@ -33,7 +41,7 @@ def kiro(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> Kiro:
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "kiro-cli"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {KIRO_STUB} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{KIRO_STUB}" "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("KIRO_API_KEY", "ksk_test")
@@ -130,7 +138,7 @@ def test_it_sees_an_empty_folder_and_few_variables(kiro: Kiro, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("stub", "kind", "retryable"),
     [
-        ("quota", RateLimitError, False),
+        ("quota", QuotaError, False),
         ("rate", RateLimitError, True),
         ("throttle", RateLimitError, True),
         ("key", AuthError, False),
@@ -189,7 +197,7 @@ def test_a_login_that_acp_asks_for_is_an_error(kiro: Kiro, acp: str) -> None:
 
 
 def test_an_agent_error_over_acp_does_not_fall_back_to_chat(kiro: Kiro, log: Path) -> None:
-    assert type(failing(kiro(acp="fail:-32603:Monthly request limit reached"))) is RateLimitError
+    assert type(failing(kiro(acp="fail:-32603:Monthly request limit reached"))) is QuotaError
     assert started(log)[-1][0] == "acp"
 
 

@@ -261,6 +261,8 @@ def test_a_call_that_breaks_because_it_was_cancelled_is_no_failure() -> None:
     assert asked(ScriptedProvider(cancel), scope=scope).status == "cancelled"
 
 
-def test_a_bug_in_a_provider_is_not_taken_for_a_failure_of_the_stage() -> None:
-    with pytest.raises(ZeroDivisionError):
-        asked(ScriptedProvider(ZeroDivisionError("bug")))
+def test_a_bug_in_a_provider_of_others_fails_the_stage() -> None:
+    outcome = asked(ScriptedProvider(ZeroDivisionError("bug")))
+
+    assert outcome.status == "failed"
+    assert "ZeroDivisionError" in (outcome.error or "")
