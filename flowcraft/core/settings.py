@@ -67,7 +67,7 @@ def describe(settings: Settings) -> list[tuple[str, str, str]]:
         rows[f"llm.timeouts.{name}"] = f"{getattr(llm.timeouts, name):g}"
     rows |= {f"llm.budget.{name}": limit for name, limit in llm.budget.items()}
     rows |= {"llm.budget.on_exceed": llm.on_exceed} if llm.budget else {}
-    rows |= {f"llm.prices.{name}": f"{price.input}/{price.output}" for name, price in llm.prices.items()}
+    rows |= {f"llm.prices.override.{name}": f"{price.input}/{price.output}" for name, price in llm.prices.items()}
     for model in llm.models.values():
         rows |= {f"llm.models.{model.name}.{key}": value for key, value in _model_rows(model).items()}
     if settings.jobs is not None:

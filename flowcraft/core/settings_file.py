@@ -134,7 +134,7 @@ class _Settings:
             telemetry=llm.get("telemetry", "off"),
             budget=_budget(llm.get("budget", {})),
             on_exceed=llm.get("budget", {}).get("on_exceed", "stop"),
-            prices={name: _prices(prices) for name, prices in llm.get("prices", {}).items()},
+            prices={name: _prices(prices) for name, prices in llm.get("prices", {}).get("override", {}).items()},
         )
         models = {name: self._model(name, entry, settings) for name, entry in llm.get("models", {}).items()}
         return Settings(

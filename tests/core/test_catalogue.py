@@ -54,7 +54,7 @@ def test_models_of_the_settings_come_first_then_the_catalogue_then_providers() -
 
 
 def test_limits_and_prices_of_the_settings_reach_every_model() -> None:
-    text = "llm: {timeouts: {total: 7}, prices: {openai/x: {input: 1, output: 2}}, qwen_oauth_path: /c}"
+    text = "llm: {timeouts: {total: 7}, prices: {override: {openai/x: {input: 1, output: 2}}}, qwen_oauth_path: /c}"
 
     models = [resolved(name, text) for name in ("embedded", "mine", "openai/x", "qwen3-coder-plus")]
 

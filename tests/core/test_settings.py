@@ -222,7 +222,7 @@ class TestModels:
 
     def test_prices_can_be_given_apart_and_give_way_to_the_models_own(self) -> None:
         found = settings(
-            "llm: {prices: {a: {input: 1, output: 1}, b: {input: 1, output: 1}},"
+            "llm: {prices: {override: {a: {input: 1, output: 1}, b: {input: 1, output: 1}}},"
             " models: {a: {provider: p}, b: {provider: p, prices: {input: 2, output: 2}}}}"
         ).llm.models
 
