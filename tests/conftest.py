@@ -2,12 +2,14 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from qwen_service import QwenProcess
 
 # A busy machine must not fail a test: examples are counted, not timed.
 hypothesis_settings.register_profile("flowcraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -35,6 +37,20 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     monkeypatch.chdir(workspace)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[QwenProcess]:
+    """A Qwen service of our own in its own process, one for each module that asks for it."""
+    with QwenProcess() as service:
+        yield service
+
+
+@pytest.fixture
+def service(running: QwenProcess) -> QwenProcess:
+    """The Qwen service as new."""
+    running.reset()
+    return running
 
 
 @pytest.fixture

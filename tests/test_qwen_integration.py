@@ -41,18 +41,6 @@ class Book:
         self.ends.append(call)
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[QwenProcess]:
-    with QwenProcess() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running: QwenProcess) -> QwenProcess:
-    running.reset()
-    return running
-
-
 @pytest.fixture
 def path(service: QwenProcess, workspace: Path) -> Path:
     return write(workspace / ".qwen" / "oauth_creds.json", service.credentials())

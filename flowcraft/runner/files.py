@@ -120,10 +120,6 @@ class Transaction:
         restore(self._workspace, self._folder)
         self._kept.clear()
 
-    def accept(self) -> None:
-        """Forget what was there before."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
     def _keep(self, changes: Sequence[Change]) -> None:
         """Copy what is there; the manifest is written last, so that a half-made folder takes nothing back."""
         try:

@@ -7,7 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,6 @@ from qwen_parts import ROOT, settings, write
 from qwen_service import CANARY, QwenProcess
 
 from flowcraft.cli.main import run_command
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[QwenProcess]:
-    with QwenProcess() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running: QwenProcess) -> QwenProcess:
-    running.reset()
-    return running
 
 
 @pytest.fixture

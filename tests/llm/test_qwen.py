@@ -1,7 +1,6 @@
 """The provider `qwen-code` against a service in another process: credentials, requests, refusals."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,6 @@ from flowcraft.llm.oauth.credentials import CredentialsError, LoginRequired, NoC
 from flowcraft.llm.providers.qwen import QwenCodeProvider, access
 
 HELLO = [LLMMessage("user", "hello")]
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[QwenProcess]:
-    with QwenProcess() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running: QwenProcess) -> QwenProcess:
-    running.reset()
-    return running
 
 
 @pytest.fixture

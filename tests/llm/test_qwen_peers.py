@@ -7,7 +7,6 @@ The real CLI is looked for in the folder $FLOWCRAFT_TEST_NPM (with node_modules/
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,18 +19,6 @@ from flowcraft.llm.oauth.credentials import read
 
 NPM = os.environ.get("FLOWCRAFT_TEST_NPM", "")
 npm = pytest.mark.skipif(not NPM, reason="set FLOWCRAFT_TEST_NPM to a folder with @qwen-code/qwen-code")
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[QwenProcess]:
-    with QwenProcess() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running: QwenProcess) -> QwenProcess:
-    running.reset()
-    return running
 
 
 @pytest.fixture

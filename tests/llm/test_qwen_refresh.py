@@ -10,7 +10,6 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,18 +26,6 @@ from flowcraft.llm.oauth.credentials import CredentialsError, LoginRequired, NoC
 from flowcraft.llm.oauth.locks import OwnLock, PeerLock
 from flowcraft.llm.oauth.session import Patience
 from flowcraft.llm.oauth.wire import oauth_service
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[QwenProcess]:
-    with QwenProcess() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running: QwenProcess) -> QwenProcess:
-    running.reset()
-    return running
 
 
 @pytest.fixture

@@ -52,11 +52,7 @@ class OwnLock:
         try:
             self._descriptor = os.open(self._path, flags, 0o600)
         except OSError as error:
-            raise CredentialsError(
-                f"cannot make {self._path}: {error.strerror}",
-                hint="make the folder writable; the refresh token was not spent",
-                sent=False,
-            ) from None
+            raise _unmakable(self._path, error) from None
         try:
             self._wait()
         except BaseException:
@@ -165,11 +161,7 @@ class PeerLock:
         except FileExistsError:
             return False
         except OSError as error:
-            raise CredentialsError(
-                f"cannot make {self._path}: {error.strerror}",
-                hint="make the folder writable; the refresh token was not spent",
-                sent=False,
-            ) from None
+            raise _unmakable(self._path, error) from None
         os.write(self._descriptor, self._text.encode())
         return True
 
@@ -229,3 +221,11 @@ def _pause(scope: Scope, until_s: float, why: str) -> None:
     if time.monotonic() >= until_s:
         raise TransportError(why, sent=False, hint="end the program that hangs, then try again")
     scope.wait(_POLL_S)
+
+
+def _unmakable(path: Path, error: OSError) -> CredentialsError:
+    return CredentialsError(
+        f"cannot make {path}: {error.strerror}",
+        hint="make the folder writable; the refresh token was not spent",
+        sent=False,
+    )

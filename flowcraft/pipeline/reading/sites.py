@@ -26,11 +26,6 @@ class Level:
     number: int = 0
     stages: list[Stage] = field(default_factory=list)
 
-    @property
-    def final(self) -> bool:
-        """Whether these stages run at the end, whatever happened."""
-        return self.above is not None and self.place[-1] == "finally"
-
 
 @dataclass(frozen=True, slots=True)
 class Spot:
