@@ -1,6 +1,7 @@
 """Every test starts in an empty folder and HOME, with no keys and proxies, and no way out but loopback."""
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from qwen_service import QwenProcess
 # A busy machine must not fail a test: examples are counted, not timed.
 hypothesis_settings.register_profile("flowcraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("flowcraft")
+
+# A job in the background of a script ignores Ctrl-C and so do its children: here it is what some tests send them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _REAL_CONNECT = socket.socket.connect
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "FLOWCRAFT_TEST_WEIGHTS", "CI")
