@@ -49,14 +49,19 @@ def rates(model: ModelSettings) -> Rates | None:
     own = model.prices
     if own is not None:
         return Rates(price_of=lambda _: own, source="settings")
-    return _in_book(model) or _elsewhere(model)
+    return _listed(model.provider, model.model, model.base_url)
 
 
-def _in_book(model: ModelSettings) -> Rates | None:
-    host = urlsplit(model.base_url).hostname or "" if model.base_url else ""
+@lru_cache(maxsize=256)  # asked twice for each call, and books do not change
+def _listed(provider: str, name: str, base_url: str | None) -> Rates | None:
+    return _in_book(provider, name, base_url) or _elsewhere(name, base_url)
+
+
+def _in_book(provider: str, name: str, base_url: str | None) -> Rates | None:
+    host = urlsplit(base_url).hostname or "" if base_url else ""
     for row in _book():
         hosts = any(host == known or host.endswith(f".{known}") for known in row["hosts"])
-        if row["model"] == model.model and (hosts or (not host and model.provider in row["providers"])):
+        if row["model"] == name and (hosts or (not host and provider in row["providers"])):
             source = f"price book of {row['as_of']}"
             return Rates(price_of=partial(_tier, row["tiers"]), source=source, max_output=row["max_output"])
     return None
@@ -75,14 +80,14 @@ def _book() -> tuple[Mapping[str, Any], ...]:
     return tuple(json.loads(_FILE.read_text(encoding="utf-8"))["models"])
 
 
-def _elsewhere(model: ModelSettings) -> Rates | None:
+def _elsewhere(name: str, base_url: str | None) -> Rates | None:
     # A server of the user's own bills by its own rules, whatever the model is called.
-    if model.base_url is not None or not model.model:
+    if base_url is not None or not name:
         return None
     with suppress(LookupError):
         if _calculator() is not None:
-            _genai_prices(model.model, 1)
-            return Rates(price_of=partial(_genai_prices, model.model), source="genai-prices")
+            _genai_prices(name, 1)
+            return Rates(price_of=partial(_genai_prices, name), source="genai-prices")
     return None
 
 
