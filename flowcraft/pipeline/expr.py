@@ -93,24 +93,24 @@ class Template:
     @property
     def is_static(self) -> bool:
         """Whether it is plain text."""
-        return all(part.kind == "text" for part in _pieces(self.source))
+        return "$" not in self.source or all(part.kind == "text" for part in _pieces(self.source))
 
     def render(self, scope: Scope, files: Files | None = None) -> Any:
         """The value of a lone `${{ x }}`, else the text."""
+        if (simple := self._simply(scope)) is not None:
+            return simple
         parts = _pieces(self.source)
         if len(parts) == 1 and parts[0].kind == "value":
-            if (simple := self._simply(scope)) is not None:
-                return simple
             code = _piece_code(self.source, parts[0])
             return _value(self.source, parts[0].start, code, self.references, scope, files)
         return self.text(scope, files)
 
     def text(self, scope: Scope, files: Files | None = None) -> str:
         """The text, also of a lone `${{ x }}`."""
-        if self.is_static:
-            return self.source
         if (simple := self._simply(scope)) is not None:
             return simple
+        if self.is_static:
+            return self.source
         code, work = _template_code(self.source), Work()
         try:
             return engine.printed(code, scope, files, work)
@@ -119,6 +119,8 @@ class Template:
 
     def _simply(self, scope: Scope) -> str | None:
         """The text, if there is nothing but names of texts in it."""
+        if "$" not in self.source:
+            return self.source
         found = _plain_parts(self.source)
         return None if found is None else plain.filled(found, scope)
 
@@ -188,7 +190,15 @@ def _pieces(source: str) -> tuple[Piece, ...]:
 
 @lru_cache(maxsize=4096)
 def _plain_parts(source: str) -> plain.Plain | None:
-    return plain.plain(source, _pieces(source))
+    found = _dotted_names(source)
+    if found is None:
+        return plain.plain(source, _pieces(source))
+    parts: list[str | tuple[str, ...]] = []
+    end = 0
+    for match in found:
+        parts += (source[end : match.start()], tuple(match[1].split(".")))
+        end = match.end()
+    return (*parts, source[end:])
 
 
 @lru_cache(maxsize=4096)
@@ -213,13 +223,18 @@ def _expression_facts(source: str) -> Facts:
 
 
 # Most values are names with dots: what they use can be said without a tree.
-_VALUE = re.compile(r"\$\{\{\s*((?:inputs|stages|run)(?:\.[a-z][a-z0-9_]*)+)\s*\}\}")
+_VALUE = re.compile(r"\$\{\{\s*((?:inputs|stages|run)(?:\.[a-z][a-z0-9_]*)+)\s*\}\}", re.ASCII)
+
+
+def _dotted_names(source: str) -> list[re.Match[str]] | None:
+    """The values of a template with nothing but dotted names in it; None for all others."""
+    found = list(_VALUE.finditer(source))
+    return None if len(found) != source.count("${") or "$$" in source else found
 
 
 def _plain_facts(source: str) -> Facts | None:
-    """The facts of a template with nothing but dotted names in it; None for all others."""
-    found = list(_VALUE.finditer(source))
-    if len(found) != source.count("${") or "$$" in source:
+    found = _dotted_names(source)
+    if found is None:
         return None
     paths = [(match, tuple(match[1].split("."))) for match in found]
     return Facts(tuple(dict.fromkeys(Reference(path, match.start(1), match[1]) for match, path in paths)))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcraft.core.errors import ExpressionError
-from flowcraft.pipeline.expr import Template, _pieces, _template_code
+from flowcraft.pipeline.expr import Template, _plain_parts, _template_code
 from flowcraft.pipeline.expressions import engine, plain
 from flowcraft.pipeline.expressions.work import MAX_TEXT, Work
 
@@ -22,13 +22,25 @@ NAMES = ["inputs", "stages", "a", "name", "number", "empty", "none", "list", "ou
 VALUES = st.builds(
     "${{%s%s%s}}".__mod__,
     st.tuples(
-        st.sampled_from([" ", "", "- ", "\n"]),
+        st.sampled_from([" ", "", "- ", "\n", "\u00a0"]),
         st.lists(st.sampled_from([*NAMES, "true", "not", "of", "0"]), min_size=1, max_size=4).map(".".join),
         st.sampled_from([" ", "", " -", " | upper "]),
     ),
 )
 TEXTS = st.sampled_from(
-    [" ", "a", "\n", " \n ", "{{ x }}", "{# x #}", "$", "ü", "${% if true %}yes${% endif %}", "\r\n"]
+    [
+        " ",
+        "a",
+        "\n",
+        " \n ",
+        "{{ x }}",
+        "{# x #}",
+        "$",
+        "ü",
+        "${% if true %}yes${% endif %}",
+        "\r\n",
+        "$${{ inputs.name }}",
+    ]
 )
 
 
@@ -39,7 +51,7 @@ def by_engine(source: str) -> str:
 @given(st.lists(VALUES | TEXTS, max_size=5).map("".join))
 def test_agrees_with_the_engine_wherever_it_answers(source: str) -> None:
     try:
-        found = plain.plain(source, _pieces(source))
+        found = _plain_parts(source)
     except ExpressionError:
         return
     text = None if found is None else plain.filled(found, SCOPE)
@@ -56,7 +68,7 @@ def test_agrees_with_the_engine_wherever_it_answers(source: str) -> None:
     ],
 )
 def test_fills_in_texts(source: str, text: str) -> None:
-    found = plain.plain(source, _pieces(source))
+    found = _plain_parts(source)
 
     assert found is not None
     assert plain.filled(found, SCOPE) == text == by_engine(source)
@@ -83,7 +95,7 @@ def test_fills_in_texts(source: str, text: str) -> None:
     ],
 )
 def test_leaves_all_else_to_the_engine(source: str) -> None:
-    found = plain.plain(source, _pieces(source))
+    found = _plain_parts(source)
 
     assert found is None or plain.filled(found, SCOPE) is None
 

@@ -42,7 +42,8 @@ def filled(found: Plain, scope: Mapping[str, Any]) -> str | None:
             continue
         value: Any = scope
         for name in part:
-            if not isinstance(value, Mapping) or name not in value:
+            # Most are dicts, and asking whether something is a Mapping takes long.
+            if (value.__class__ is not dict and not isinstance(value, Mapping)) or name not in value:
                 return None
             value = value[name]
         if value.__class__ is not str:
