@@ -98,7 +98,7 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
             executor=stack.enter_context(open_executor(limit)),
             listener=on_event,
             scope=Scope(own.left_s(), parent=scope),
-            budgets=() if session else ((checked.name, own),),
+            budgets=() if session or not own.limit else ((checked.name, own),),
             gates=Opened(session.folder if session else spilled),
             decisions=decisions or {},
             ask=ask,
