@@ -2,8 +2,7 @@
 
     python benchmarks/kill_loop.py --each 20 --random 1000
 
-Point 14 (token refresh) is measured by refresh_race.py; 25, power cuts, was simulated for the settings of SQLite that
-the ledger uses.
+Point 14 (token refresh) is measured by refresh_race.py, 25 (power cuts) by power_cuts.py.
 """
 
 import argparse

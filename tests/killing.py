@@ -194,8 +194,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def answer_to(prompt: str, padding: int = 0) -> str:
-    """What the server answers: JSON for `right`, else a text that depends on the prompt alone."""
+    """What the server answers: JSON for `right`, files for `edit`, else a text; it depends on the prompt alone."""
     mark = hashlib.sha256(prompt.encode()).hexdigest()[:12]
+    if prompt.startswith("edit"):
+        return "".join(f"src/{name}.txt\n```\n{mark} {name * 600}\n```\n" for name in "ab")
     if prompt.startswith("right"):
         return json.dumps({"n": int(mark, 16)})
     return f"answer {mark} to '{prompt[:20]}'" + "." * (padding if prompt.startswith("one") else 0)
@@ -204,7 +206,7 @@ def answer_to(prompt: str, padding: int = 0) -> str:
 class World:
     """One workspace with its pipeline, and the processes that work on it."""
 
-    def __init__(self, folder: Path, server: Server, *, big: bool = False) -> None:
+    def __init__(self, folder: Path, server: Server, *, big: bool = False, pipeline: str = PIPELINE) -> None:
         self.folder = folder
         self.server = server
         folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +216,7 @@ class World:
             f"model: counted, base_url: '{server.base_url}', prices: {{input: 1, output: 2}}}}\n"
         )
         (folder / "settings.yaml").write_text(settings)
-        (folder / "p.yaml").write_text(PIPELINE)
+        (folder / "p.yaml").write_text(pipeline)
         (folder / "pad.txt").write_text(BIG if big else "-")
         self.before = len(server.asked)
         self.faults: list[str] = []

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowcraft.core.disk import sync_chain, sync_folder, write_synced
 from flowcraft.core.errors import FlowcraftError, StageError
 from flowcraft.pipeline.checking.globs import matches
+from flowcraft.runner.leftovers import remove_temporary
 from flowcraft.runner.workspace import Workspace
 
 MAX_FILES = 500
@@ -90,7 +93,8 @@ class Transaction:
     """Changes of the workspace that can be taken back, also by another process: the old contents lie in `folder`."""
 
     def __init__(self, workspace: Workspace, folder: Path) -> None:
-        self._workspace = workspace
+        self._tag = secrets.token_hex(8)
+        self._workspace = Workspace(workspace.root, tag=self._tag)
         self._folder = folder
         self._kept: dict[str, str | None] = {}
 
@@ -102,7 +106,7 @@ class Transaction:
             for change in changes:
                 place = self._workspace.target(change.path)
                 if change.text is None:
-                    place.unlink(missing_ok=True)
+                    self._workspace.remove(place)
                     hashes[change.path] = None
                 else:
                     data = _as_before(change, self._old(change.path)).encode("utf-8", "replace")
@@ -121,7 +125,10 @@ class Transaction:
         self._kept.clear()
 
     def _keep(self, changes: Sequence[Change]) -> None:
-        """Copy what is there; the manifest is written last, so that a half-made folder takes nothing back."""
+        """Copy what is there; the manifest is written last, so that a half-made folder takes nothing back.
+
+        All of it has to survive a power cut before the first file is touched.
+        """
         try:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True, mode=0o700)
@@ -130,10 +137,14 @@ class Transaction:
                 self._kept[change.path] = None
                 if place.is_file():
                     name = self._kept[change.path] = str(number)
-                    shutil.copy2(place, self._folder / name)
+                    write_synced(self._folder / name, place.read_bytes())
             made = [change.path for change in changes]
             folders = [folder for path in made for folder in _missing_folders(self._workspace, path)]
-            _write_now(self._folder / _MANIFEST, json.dumps({"files": self._kept, "folders": folders}))
+            sync_folder(self._folder)
+            manifest = {"files": self._kept, "folders": folders, "tag": self._tag}
+            write_synced(self._folder / _MANIFEST, json.dumps(manifest).encode())
+            sync_folder(self._folder)
+            sync_chain(self._folder, self._workspace.root)
         except OSError as error:
             raise StageError(f"the old files cannot be kept: {error}", hint="check folder and disk") from error
 
@@ -152,8 +163,9 @@ def restore(workspace: Workspace, folder: Path) -> None:
     try:
         for path, name in manifest["files"].items():
             place = workspace.target(path)
+            remove_temporary(place.parent, manifest["tag"])
             if name is None:
-                place.unlink(missing_ok=True)
+                workspace.remove(place)
             else:
                 workspace.write_bytes(place, (folder / name).read_bytes())
         for made in sorted(manifest["folders"], key=len, reverse=True):
@@ -267,10 +279,3 @@ def _as_before(change: Change, old: bytes | None) -> str:
 def _missing_folders(workspace: Workspace, path: str) -> list[str]:
     folders = [folder.as_posix() for folder in Path(path).parents if folder != Path()]
     return [folder for folder in folders if not (workspace.root / folder).exists()]
-
-
-def _write_now(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

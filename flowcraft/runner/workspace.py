@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
+from flowcraft.core.disk import sync_folder
 from flowcraft.core.errors import StageError, UsageError
 
 MAX_READ_BYTES = 8 * 1024 * 1024  # more text than any model takes
@@ -72,6 +73,12 @@ class Workspace:
             ) from error
         return relative.as_posix()
 
+    def remove(self, place: Path) -> None:
+        """Delete the file `place`, if there is one, for good; raises OSError."""
+        with suppress(FileNotFoundError):
+            place.unlink()
+            sync_folder(place.parent)
+
     def read(self, path: str) -> str:
         """The text of a file; what `read()` in a template does."""
         place = self.inside(path)
@@ -121,6 +128,7 @@ class Workspace:
             for part in relative.parts:
                 with suppress(FileExistsError):
                     os.mkdir(part, dir_fd=handle)
+                    sync_folder(handle)
                 below = os.open(part, _FOLDER, dir_fd=handle)
                 os.close(handle)
                 handle = below
@@ -156,7 +164,7 @@ def _replace(folder: int, name: str, data: bytes, tag: str) -> None:
     except BaseException:
         _remove(folder, temporary)
         raise
-    os.fsync(folder)
+    sync_folder(folder)
 
 
 def _write_new(folder: int, name: str, data: bytes, mode: int) -> None:

@@ -1,5 +1,6 @@
 """Paths below one folder."""
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowcraft.core.errors import StageError, UsageError
+from flowcraft.runner.files import Change, Transaction, take_back
 from flowcraft.runner.workspace import MAX_READ_BYTES, Workspace
 
 
@@ -147,3 +149,18 @@ def test_glob_gives_files_sorted_and_leaves_hidden_ones_out(place: Workspace) ->
 def test_a_workspace_that_is_no_folder_is_refused(workspace: Path) -> None:
     with pytest.raises(UsageError, match="not a folder"):
         Workspace(workspace / "missing")
+
+
+def test_what_a_killed_transaction_was_writing_is_removed_with_it(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.txt").write_text("old")
+    undo = tmp_path / ".flowcraft" / "undo"
+    Transaction(Workspace(tmp_path), undo / "stage").apply([Change("src/a.txt", "new")])
+    tag = json.loads((undo / "stage" / "manifest.json").read_text())["tag"]
+    (tmp_path / "src" / f".flowcraft-{tag}-1.tmp").write_text("hal")
+    (tmp_path / "src" / ".flowcraft-another-1.tmp").write_text("hal")
+
+    take_back(undo, (), Workspace(tmp_path))
+
+    assert sorted(place.name for place in (tmp_path / "src").iterdir()) == [".flowcraft-another-1.tmp", "a.txt"]
+    assert (tmp_path / "src" / "a.txt").read_text() == "old"

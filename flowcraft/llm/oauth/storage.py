@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from flowcraft.core.disk import sync_folder
 from flowcraft.core.errors import AuthError
 from flowcraft.llm.oauth import credentials
 from flowcraft.llm.oauth.credentials import MAX_BYTES, Credentials, CredentialsError
@@ -128,10 +129,7 @@ def _mtime_ns(path: Path) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
-    except OSError as error:  # the file is in place; some network file systems cannot do this
+        sync_folder(folder)
+    except OSError as error:  # the file is in place
         log.debug("%s cannot be synced: %s", folder, error.strerror)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flowcraft.core.disk import sync_folder
 from flowcraft.core.errors import LedgerError, UsageError
 from flowcraft.runner.store.ledger_schema import APPLICATION_ID, MIGRATIONS
 
@@ -131,6 +132,7 @@ class Database:
             raise self._error("another process has it for itself", "try again in a moment")
         if not self.path.exists():
             os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            sync_folder(self._guard)
         connection = sqlite3.connect(
             self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=64
         )
@@ -224,7 +226,9 @@ class Database:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            sync_folder(folder.parent)
         if folder.stat().st_uid == os.getuid() and folder.stat().st_mode & 0o077:
             folder.chmod(0o700)
         with suppress(FileExistsError):
@@ -248,7 +252,8 @@ def _look_at(path: Path) -> None:
         elif path.exists():
             with path.open("rb") as file:
                 start = file.read(16)
-            what = None if start in (b"", _MAGIC) else "it is not a SQLite database"
+            # Zeros are left by a power cut in the very first write, of which SQLite has a journal.
+            what = None if start == _MAGIC or not start.strip(b"\0") else "it is not a SQLite database"
     except OSError as error:
         what = error.strerror or str(error)
     if what:

@@ -1,0 +1,159 @@
+"""Power cuts in the life of a ledger: real runs are recorded, and what the disk may hold after a cut is judged.
+
+Promised to the outside is what was sent (a request: it has a row), printed (`ok`: its answer or result is kept, its
+file is in place) and, after `prune`, that what was deleted stays deleted.
+"""
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuts import cut
+from killing import Server, World
+from traced import Step, traced
+
+from flowcraft.core.errors import FlowcraftError
+from flowcraft.runner.store.database import Database
+
+PIPELINE = """\
+flowcraft: 1
+stages:
+  - id: first
+    prompt: one ${{ read('pad.txt') }}
+    output: {save: out/deep/first.txt}
+  - id: left
+    needs: [first]
+    prompt: left of ${{ stages.first.output }}
+  - id: right
+    needs: [first]
+    prompt: right of ${{ stages.first.output }}
+    output: json
+  - id: work
+    needs: [left, right]
+    run: printf '%s' "${{ stages.left.output }}"
+  - id: edit
+    prompt: edit ${{ stages.work.output }}
+    output: files
+    writes: ['src/**']
+  - id: last
+    prompt: last of ${{ stages.edit.output.files | tojson }} and ${{ stages.right.output.n }}
+    output: {save: out/last.txt}
+"""
+CHAPTERS = {
+    "first run": ("run", "p.yaml"),
+    "second run": ("run", "p.yaml", "--fresh"),
+    "prune": ("prune", "--keep", "1"),
+}
+FILES = ("out/deep/first.txt", "out/last.txt", "src/a.txt", "src/b.txt")
+
+_ENDED = re.compile(rb"(\S+): ok, (?!cached)")
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One program of the story: the folder before it, what it did, and the files it leaves."""
+
+    name: str
+    origin: Path
+    steps: Sequence[Step]
+    before: dict[str, bytes | None]
+    after: dict[str, bytes | None]
+    run: int  # the number of the run that it works on; 0: it deletes runs
+
+
+def story(folder: Path, server: Server) -> Iterator[Chapter]:
+    """Record a first run, one that replaces all its files, and the deletion of the first."""
+    world = World(folder / "life", server, pipeline=PIPELINE)
+    (world.folder / "out").rmdir()
+    for number, (name, words) in enumerate(CHAPTERS.items(), start=1):
+        (world.folder / "pad.txt").write_text(f"chapter {number}")
+        yield _chapter(world, folder, name, words, 0 if name == "prune" else number)
+
+
+def _chapter(world: World, folder: Path, name: str, words: Sequence[str], run: int) -> Chapter:
+    origin = folder / name
+    shutil.copytree(world.folder, origin)
+    before = _files(world.folder)
+    env = {one: os.environ[one] for one in ("PATH", "PYTHONPATH", "HOME") if one in os.environ}
+    command = [sys.executable, "-m", "flowcraft", *words]
+    code, steps = traced(command, world.folder, folder / f"{name} aside", env)
+    assert code == 0, (folder / f"{name} aside" / "printed").read_text()
+    return Chapter(name, origin, steps, before, _files(world.folder), run)
+
+
+def after_cut(chapter: Chapter, at: int, model: str, seed: int, target: Path) -> list[str]:
+    """Lay out what a cut leaves in `target`; what must not be is the answer."""
+    cut(chapter.origin, chapter.steps, at, model, random.Random(seed), target)
+    return [*_unsound_files(chapter, at, target), *_unsound_ledger(chapter, at, target)]
+
+
+def resumed(chapter: Chapter, target: Path, server: Server) -> list[str]:
+    """Go on after the cut in the folder `target`; what must not be is the answer."""
+    world = World.__new__(World)  # the folder is there as it is
+    world.folder, world.server = target, server
+    kept = {row[0] for row in world.rows(_ANSWERED.format(run=chapter.run))}
+    began = bool(world.rows(f"SELECT 1 FROM runs WHERE number = {chapter.run}"))
+    asked = len(server.asked)
+    words = ("resume", "--on-unknown", "rerun") if began else ("run", "p.yaml", "--fresh")
+    code, printed = world.run(*words)
+    found = [f"exit code {code} of {words[0]}:\n{printed}"] if code else []
+    again = {_path(prompt) for prompt in server.asked[asked:]} & kept
+    found += [f"asked again for {again}"] if again and began else []
+    found += [] if _files(target) == chapter.after else ["the files differ after it went on"]
+    return found + [str(path) for path in target.rglob("*.tmp")]
+
+
+_ANSWERED = (
+    "SELECT path FROM calls WHERE run = {run} AND state = 'answered'"
+    " UNION SELECT path FROM stages WHERE run = {run} AND status = 'succeeded'"
+)
+
+
+def _unsound_files(chapter: Chapter, at: int, target: Path) -> list[str]:
+    found, now = [], _files(target)
+    said = b"".join(step.data for step in chapter.steps[:at] if step.kind == "said")
+    for name in FILES:
+        if now[name] not in (chapter.before[name], chapter.after[name]):
+            found.append(f"{name} is neither old nor new: {(now[name] or b'')[:40]!r}")
+        promised = f"saved {name}".encode() in said or (name.startswith("src") and b"edit: ok" in said)
+        if promised and now[name] != chapter.after[name]:
+            found.append(f"{name} was there, and is gone")
+    return found
+
+
+def _unsound_ledger(chapter: Chapter, at: int, target: Path) -> list[str]:
+    steps = chapter.steps[:at]
+    said = b"".join(step.data for step in steps if step.kind == "said")
+    sent = sum(step.data.startswith(b"POST ") for step in steps)
+    try:
+        database = Database(target / ".flowcraft")
+    except FlowcraftError as error:
+        return [f"it does not open: {error}"]
+    with contextlib.closing(database):
+        found = database.problems()
+        if chapter.run:
+            rows = database.rows("SELECT count(*) FROM calls WHERE run = ?", (chapter.run,))[0][0]
+            found += [f"{sent} requests were sent, {rows} have a row"] if sent > rows else []
+            kept = {row[0] for row in database.rows(_ANSWERED.format(run=chapter.run))}
+            lost = {path.decode() for path in _ENDED.findall(said)} - kept
+            found += [f"lost: {sorted(lost)}"] if lost else []
+            ended = database.rows("SELECT 1 FROM runs WHERE number = ? AND status = 'succeeded'", (chapter.run,))
+            found += ["the end of the run is lost"] if b": succeeded in " in said and not ended else []
+        elif b"deleted 1 of 2 runs" in said and len(database.rows("SELECT 1 FROM runs")) != 1:
+            found.append("a deleted run is back")
+    return found
+
+
+def _files(folder: Path) -> dict[str, bytes | None]:
+    return {name: (folder / name).read_bytes() if (folder / name).exists() else None for name in FILES}
+
+
+def _path(prompt: str) -> str:
+    word = prompt.split()[0]
+    return {"one": "first"}.get(word, word)
