@@ -253,6 +253,7 @@ def _status(stage: "StageRow") -> tuple[str, str]:
 
 def _show_stage(records: "Records", row: "RunRow", path: str) -> None:
     from flowcraft.cli.screen import clean, money
+    from flowcraft.llm.parts import shown
 
     stage = records.stages(row.number).get(path)
     click.echo(f"{path} of run {row.id}: {stage.status if stage else 'unfinished'}")
@@ -260,7 +261,7 @@ def _show_stage(records: "Records", row: "RunRow", path: str) -> None:
         cost = "maybe billed" if call.state == "started" else money(call.cost)
         click.echo(clean(f"\n--- attempt {number} ({call.event}): {call.choice['name']}, {call.state}, {cost}"))
         for message in call.request["messages"]:
-            click.echo(clean(f"[{message['role']}]\n{message['content']}"))
+            click.echo(clean(f"[{message['role']}]\n{shown(message['content'])}"))
         if call.response:
             click.echo(clean(f"[answer]\n{call.response.content}"))
         for label, text in (("rejected", call.rejected), ("error", call.error)):

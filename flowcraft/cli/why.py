@@ -87,7 +87,9 @@ def _differences(records: "Records", row: "RunRow", stage: "StageRow", calls: "l
 
 
 def _asked(call: "CallRow") -> str:
-    return next((one["content"] for one in call.request["messages"] if one["role"] == "user"), "")
+    from flowcraft.llm.parts import shown
+
+    return next((shown(one["content"]) for one in call.request["messages"] if one["role"] == "user"), "")
 
 
 def _text_difference(old: str, new: str) -> str:

@@ -14,13 +14,16 @@ QWEN, KIRO, EMBEDDED = "qwen3-coder-plus", "kiro-cli", "embedded"
 
 CATALOGUE = {
     # Limits as the vendor documents them; its prices depend on region and plan, so there are none here.
-    QWEN: ModelSettings(name=QWEN, provider="qwen-code", model=QWEN, context=1_000_000, max_tokens=65_536),
+    QWEN: ModelSettings(
+        name=QWEN, provider="qwen-code", model=QWEN, context=1_000_000, max_tokens=65_536, vision=False
+    ),
     KIRO: ModelSettings(name=KIRO, provider="kiro-cli", model=KIRO),
     EMBEDDED: ModelSettings(
         name=EMBEDDED,
         provider="embedded",
         model=EMBEDDED,
         context=4096,
+        vision=False,
         prices=Prices(input=Decimal(0), output=Decimal(0)),
     ),
 }

@@ -24,7 +24,7 @@ EXPENSIVE_STAGES = ("security_review", "architecture_design", "complex_debugging
 # What every provider understands; all other keys of a model are options of its provider.
 FIELDS = (
     *("provider", "model", "base_url", "api_key_env", "context", "max_tokens"),
-    *("max_concurrency", "requests_per_minute"),
+    *("max_concurrency", "requests_per_minute", "vision"),
 )
 _ADDRESSES = ("base_url", "oauth_base_url")
 

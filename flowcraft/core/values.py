@@ -47,7 +47,8 @@ class ModelSettings:
 
     `name` is how settings and pipelines call it, `model` how the provider does. `options` holds the
     keys that only its provider understands (`command`, `oauth_path` ...). `max_concurrency` and
-    `requests_per_minute` limit what all threads together ask of it; None is no limit.
+    `requests_per_minute` limit what all threads together ask of it; None is no limit. `vision` is whether it takes
+    images, None if that is not known.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ModelSettings:
     timeouts: Timeouts = Timeouts()
     max_concurrency: int | None = None
     requests_per_minute: int | None = None
+    vision: bool | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin = Origin()
 

@@ -23,7 +23,7 @@ from flowcraft.core.errors import (
 )
 from flowcraft.core.retry import RetryPolicy, RetryQuota
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.base import Answer, BaseLLMProvider, ChatRequest, Delta, Deltas, LLMResponse
+from flowcraft.llm.base import Answer, BaseLLMProvider, ChatRequest, Delta, Deltas, LLMResponse, refuse_images
 from flowcraft.llm.calls import CallFinished, CallObserver, CallStarted, Event
 from flowcraft.llm.factory import code_of, is_ours
 from flowcraft.llm.limits import Limiter
@@ -182,6 +182,8 @@ def _is_down(error: ProviderError) -> bool:
 
 def _foreign(provider: BaseLLMProvider, request: ChatRequest) -> Iterator[Delta]:
     """What a provider of others answers; whatever it does beside what was agreed is its failure."""
+    if not provider.takes_images:
+        refuse_images(request.messages, provider.config.name)
     try:
         for delta in provider.deltas(request):
             if not isinstance(delta, Delta):

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 from flowcraft.core.errors import IncompleteStream, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
+from flowcraft.llm.parts import ImagePart, Part, TextPart, parts_of, shown
 from flowcraft.llm.pieces import Pieces
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -22,16 +23,49 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 @dataclass(frozen=True, slots=True)
 class LLMMessage:
-    """One message of a conversation; `role` is system, developer, user, assistant or tool."""
+    """One message of a conversation; `role` is system, developer, user, assistant or tool.
+
+    `content` is text, or a sequence of parts: texts and images, as OpenAI's chat completions write them or as
+    `flowcraft.llm.parts` has them. A user's are kept as a tuple of the latter; nobody else shows images, and the texts
+    of others become one, a line each. Raises UsageError.
+    """
 
     role: str
-    content: str
+    content: str | Sequence[Part | Mapping[str, Any]]
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise UsageError(f"unknown role {self.role!r}", hint=f"use one of {', '.join(ROLES)}")
         if not isinstance(self.content, str):
-            raise UsageError(f"the content of a message is a str, not {type(self.content).__name__}")
+            object.__setattr__(self, "content", self._checked(parts_of(self.content)))
+
+    def _checked(self, parts: tuple[Part, ...]) -> str | tuple[Part, ...]:
+        if self.role == "user":
+            return parts
+        if any(isinstance(part, ImagePart) for part in parts):
+            raise UsageError(f"a message of the role '{self.role}' holds no images", hint="put them into a user's")
+        return shown(parts)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The content as parts."""
+        return (TextPart(self.content),) if isinstance(self.content, str) else self.content  # type: ignore[return-value]
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """The images of the message."""
+        return () if isinstance(self.content, str) else tuple(one for one in self.parts if isinstance(one, ImagePart))
+
+    @property
+    def text(self) -> str:
+        """The content as text, with a line for each image."""
+        return self.content if isinstance(self.content, str) else shown(self.parts)
+
+    def followed_by(self, text: str) -> "LLMMessage":
+        """The same message with `text` at its end, after an empty line."""
+        if isinstance(self.content, str):
+            return LLMMessage(self.role, f"{self.content.rstrip()}\n\n{text}")
+        return LLMMessage(self.role, (*self.parts, TextPart(f"\n\n{text}")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,13 +249,15 @@ class BaseLLMProvider:
     `provider_name` is how settings call it. `acts` says that it may do more than answer (an agent that can change
     files): its answers are never used again in another run. `json_schema` says that the service itself can hold an
     answer to a schema (`response_format: {type: json_schema}`). Without `at_list_price` (a login, a plan) what a call
-    costs is unknown unless the settings give prices. Providers are shared by threads.
+    costs is unknown unless the settings give prices. `takes_images` says that it knows what to do with a message that
+    is more than text; without it such a request is refused before it is asked. Providers are shared by threads.
     """
 
     provider_name: ClassVar[str] = ""
     at_list_price: bool = True
     acts: ClassVar[bool] = False
     json_schema: ClassVar[bool] = False
+    takes_images: ClassVar[bool] = False
 
     def __init__(self, config: ModelSettings | None = None) -> None:
         self.config = config or ModelSettings(name=self.provider_name, provider=self.provider_name, model="")
@@ -285,6 +321,21 @@ def checked_messages(messages: Sequence[LLMMessage]) -> tuple[LLMMessage, ...]:
     if not messages:
         raise UsageError("there are no messages", hint="pass at least one LLMMessage")
     return tuple(messages)
+
+
+def refuse_images(messages: Sequence[LLMMessage], model: str) -> None:
+    """Raise UsageError if there is an image, which `model` does not take."""
+    for message in messages:
+        if not isinstance(message.content, str):
+            for image in message.images:
+                raise no_images(model, image.called)
+
+
+def no_images(model: str, image: str, other: str | None = None) -> UsageError:
+    """The error for an image that `model` does not take; `other` is one that does."""
+    better = f"name a model that does: {other}" if other else "name a model that does"
+    unknown = " (of your own models say so: llm: {models: {NAME: {vision: true}}})"
+    return UsageError(f"'{model}' takes no images, and it is shown {image}", hint=better + ("" if other else unknown))
 
 
 def _from_response(chat: Callable[..., LLMResponse], request: ChatRequest) -> Iterator[Delta]:

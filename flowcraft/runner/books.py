@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
 
-from flowcraft.core.errors import FlowcraftError, ProviderError
+from flowcraft.core.errors import FlowcraftError, ProviderError, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import LLMMessage, LLMResponse
@@ -151,4 +151,5 @@ def _attempt(started: CallStarted, finished: CallFinished) -> Attempt:
 def _cost_of_failure(error: FlowcraftError | None) -> Decimal | None:
     # What was refused by its status, or never left, is not billed; anything else may have been.
     refused = isinstance(error, ProviderError) and (not error.sent or error.status is not None)
+    refused = refused or isinstance(error, UsageError)
     return Decimal(0) if refused else None

@@ -15,7 +15,10 @@ from typing import Any
 from flowcraft.core.errors import BudgetError, UsageError
 from flowcraft.core.problems import did_you_mean
 from flowcraft.core.scope import Scope
+from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Usage
+from flowcraft.llm.image_tokens import most_tokens
+from flowcraft.llm.parts import ImagePart
 from flowcraft.llm.pricebook import rates
 from flowcraft.llm.routing import Choice
 
@@ -47,8 +50,7 @@ def limits(given: Mapping[str, Any]) -> dict[str, Decimal]:
 
 def worst_case(choice: Choice, request: ChatRequest, units: Mapping[str, Any]) -> dict[str, Decimal]:
     """The most that one call can use, in those `units` that can be known; raises BudgetError without a price."""
-    # No tokenizer makes more tokens than there are bytes.
-    input_tokens = sum(len(one.content.encode("utf-8", "replace")) + MESSAGE_TOKENS for one in request.messages)
+    input_tokens = _input_tokens(request, choice.model) if "tokens" in units or "usd" in units else 0
     price, model = rates(choice.model), choice.model
     asked = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
     output_tokens = asked or model.max_tokens or (price.max_output if price else None) or ASSUMED_OUTPUT
@@ -60,6 +62,20 @@ def worst_case(choice: Choice, request: ChatRequest, units: Mapping[str, Any]) -
             raise _priceless(model.name)
         worst["usd"] = price.ceiling(input_tokens, output_tokens)
     return worst
+
+
+def _input_tokens(request: ChatRequest, model: ModelSettings) -> int:
+    total = 0
+    for message in request.messages:
+        content, total = message.content, total + MESSAGE_TOKENS
+        if isinstance(content, str):
+            total += len(content.encode("utf-8", "replace"))  # no tokenizer makes more tokens than there are bytes
+            continue
+        total += sum(
+            most_tokens(part.size, model) if isinstance(part, ImagePart) else len(part.text.encode("utf-8", "replace"))
+            for part in message.parts
+        )
+    return total
 
 
 def used(usage: Usage | None, cost: Decimal | None, reserved: Amounts) -> dict[str, Decimal]:

@@ -123,8 +123,7 @@ def _opening(task: Task, question: Question, llm: LLMIntegration) -> tuple[list[
     """The first messages and the parameters; JSON is asked for in the way the chosen service understands best."""
     messages, params, shape = list(question.messages), dict(question.params), task.shape
     if shape.files:
-        text = f"{messages[-1].content.rstrip()}\n\n{INSTRUCTION}{', '.join(task.writes)}"
-        messages[-1] = LLMMessage("user", text)
+        messages[-1] = messages[-1].followed_by(f"{INSTRUCTION}{', '.join(task.writes)}")
     if not shape.json:
         return messages, params
     service = llm.provider(llm.choose(task.stage, question.model).model)
@@ -133,7 +132,7 @@ def _opening(task: Task, question: Question, llm: LLMIntegration) -> tuple[list[
         params.setdefault("response_format", {"type": "json_schema", "json_schema": named})
         return messages, params
     wanted = "Answer with one JSON value and nothing else: no explanation, no code fence."
-    messages[-1] = LLMMessage("user", f"{messages[-1].content.rstrip()}\n\n{wanted}{_schema_text(shape)}")
+    messages[-1] = messages[-1].followed_by(f"{wanted}{_schema_text(shape)}")
     return messages, params
 
 

@@ -121,6 +121,7 @@ class ScriptedIntegration(LLMIntegration):
 
 class _Scripted(BaseLLMProvider):
     provider_name = "scripted"
+    takes_images = True
 
     def __init__(self, config: ModelSettings, answer: Callable[[], Any]) -> None:
         super().__init__(config)
@@ -132,7 +133,7 @@ class _Scripted(BaseLLMProvider):
         if isinstance(answer, Mapping) and set(answer) == {"error"}:
             raise TransportError(str(answer["error"]), status=503)
         text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-        size = sum(len(message.content) for message in request.messages) // 4
+        size = sum(len(message.text) for message in request.messages) // 4
         usage = Usage(prompt_tokens=size, completion_tokens=len(text) // 4, total_tokens=size + len(text) // 4)
         yield Delta(content=text)
         yield Delta(finish_reason="stop", usage=usage)

@@ -72,7 +72,8 @@ class Stub:
             start(number)
         version = 2 if self.behaviour == "version2" else 1
         methods = [{"id": "oauth", "name": "Browser"}, {"id": "use-key", "name": "Use an API key"}]
-        self.send(id=number, result={"protocolVersion": version, "agentCapabilities": {}, "authMethods": methods})
+        can = {"promptCapabilities": {"image": True}} if self.behaviour == "blocks" else {}
+        self.send(id=number, result={"protocolVersion": version, "agentCapabilities": can, "authMethods": methods})
 
     def on_authenticate(self, number, params):
         self.behaviour = "hello"
@@ -175,6 +176,15 @@ class Stub:
 
     def turn_echo(self, number, session, params):
         self.say(session, params["prompt"][0]["text"])
+        self.end(number)
+
+    def turn_blocks(self, number, session, params):
+        """What the prompt is made of."""
+        blocks = [
+            f"text {one['text']}" if one["type"] == "text" else f"image {one['mimeType']} {len(one['data'])}"
+            for one in params["prompt"]
+        ]
+        self.say(session, "|".join(blocks))
         self.end(number)
 
     def turn_count(self, number, session, params):

@@ -20,6 +20,7 @@ from flowcraft.llm.agents.models import choose_mode, choose_model
 from flowcraft.llm.agents.permissions import CANCELLED_OUTCOME, Policy, Refused
 from flowcraft.llm.agents.turn import Turn
 from flowcraft.llm.base import Delta
+from flowcraft.llm.parts import ImagePart, Part
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Agent:
         self._launch = launch
         self._methods: Sequence[Any] = ()
         self._evicts = launch.evict
+        self._sees = False
         self._known = False  # whether it waits for a session of ours, as far as we know
         self._link = Link(launch)
         try:
@@ -57,12 +59,15 @@ class Agent:
         """End it and all that it has started; safe to call again and from another thread."""
         self._link.stop()
 
-    def answer(self, text: str, scope: Scope, *, model: str | None = None, required: bool = True) -> Iterator[Delta]:
+    def answer(
+        self, prompt: Sequence[Part], scope: Scope, *, model: str | None = None, required: bool = True
+    ) -> Iterator[Delta]:
         """Ask in a new session; the pieces of the answer as they arrive.
 
         `model` is the agent's name of a model, None for its own choice, which also serves where the model
         is not `required`. However this is left, the agent is told, and stopped if it does not obey in time.
         """
+        blocks = [self._block(part) for part in prompt]
         self._known, self._link.sent = False, False
         session = asked = None
         try:
@@ -72,7 +77,7 @@ class Agent:
             for method, params in (chosen, choose_mode(opened, self._launch.mode)):
                 if method:
                     self._call(method, {"sessionId": session, **params}, scope)
-            asked = self._link.ask("session/prompt", _prompt(session, text), scope)
+            asked = self._link.ask("session/prompt", {"sessionId": session, "prompt": blocks}, scope)
             self._link.sent = True
             last = yield from self._turn(session, asked, scope)
         except BaseException as error:
@@ -101,11 +106,25 @@ class Agent:
             )
         methods = result.get("authMethods")
         self._methods = methods if isinstance(methods, list) else ()
-        capabilities: Any = result.get("agentCapabilities")
-        for key in ("sessionCapabilities", "close"):
-            capabilities = capabilities.get(key) if isinstance(capabilities, Mapping) else None
-        if capabilities is not None and capabilities is not False:
+        capabilities = result.get("agentCapabilities")
+        self._sees = _inner(capabilities, "promptCapabilities", "image") is True
+        if _inner(capabilities, "sessionCapabilities", "close") not in (None, False):
             self._evicts = self._evicts or "session/close"
+
+    def _block(self, part: Part) -> dict[str, Any]:
+        """A content block of a prompt; raises ProviderError for an image that the agent does not take."""
+        if not isinstance(part, ImagePart):
+            return {"type": "text", "text": part.text}
+        if not self._sees:
+            hint = "name a model that takes images (ACP: promptCapabilities.image)"
+            raise ProviderError(
+                f"{self._launch.name} takes no images, and it is shown {part.called}", sent=False, hint=hint
+            )
+        if part.url:
+            raise ProviderError(
+                f"{self._launch.name} takes images as data only, not {part.url}", sent=False, hint="give its bytes"
+            )
+        return {"type": "image", "mimeType": part.media_type, "data": part.base64}
 
     def _open_session(self, scope: Scope) -> Mapping[str, Any]:
         params = {"cwd": self._link.cwd, "mcpServers": []}
@@ -230,8 +249,10 @@ class Agent:
             self._link.refuse(request, jsonrpc.METHOD_NOT_FOUND, "the turn was cancelled")
 
 
-def _prompt(session: str, text: str) -> dict[str, Any]:
-    return {"sessionId": session, "prompt": [{"type": "text", "text": text}]}
+def _inner(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _meta_type(method: Mapping[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from flowcraft.llm.formats.chat_format import (
     count,
     tools_wanted,
 )
+from flowcraft.llm.parts import ImagePart
 from flowcraft.llm.wire.status import quoted
 
 MAX_TOKENS = 4096  # the service wants a limit; this one every model of it allows
@@ -43,17 +44,24 @@ def encoded(request: ChatRequest, config: ModelSettings, shape: Shape | None = N
     system = [message.content for message in request.messages if message.role in _SYSTEM]
     body: dict[str, Any] = {
         "model": config.model,
-        "system": "\n\n".join(system) or None,
+        "system": "\n\n".join(system) or None,  # type: ignore[arg-type]  # only a user's has parts
         "messages": [_message(message) for message in request.messages if message.role not in _SYSTEM],
         **_parameters({**limit, **config.params, **request.params}),
         "stream": request.stream or None,
     }
     if shape is not None:
         shape(body)
-    return as_json(body)
+    return as_json(body, config, _image)
 
 
-def _message(message: LLMMessage) -> dict[str, str]:
+def _image(part: ImagePart) -> dict[str, Any]:
+    if part.detail not in ("", "auto"):
+        raise UsageError("the provider anthropic has no 'detail' of images", hint="leave it out for this model")
+    data = {"type": "base64", "media_type": part.media_type, "data": part.base64}
+    return {"type": "image", "source": {"type": "url", "url": part.url} if part.url else data}
+
+
+def _message(message: LLMMessage) -> dict[str, Any]:
     if message.role == "tool":
         raise UsageError("there are no tools for a message of the role 'tool' to answer to")
     return {"role": message.role, "content": message.content}

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from flowcraft.core.errors import IncompleteStream, ProviderError, ReplyError, TransportError, UsageError
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.base import ChatRequest, Delta, Usage
+from flowcraft.llm.base import ChatRequest, Delta, Usage, no_images
+from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.pieces import Pieces
 from flowcraft.llm.wire.status import quoted
 
@@ -24,10 +25,22 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+class _MorePlease(Exception):
+    """A message is more than text, so that the body needs the longer way."""
+
+
+def _meet(value: Any) -> Any:
+    if isinstance(value, (TextPart, ImagePart)):
+        raise _MorePlease
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_meet).encode
+_encode_written = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
+WriteImage = Callable[[ImagePart], dict[str, Any]]
 Shape = Callable[[dict[str, Any]], None]
 """Changes the body of a request to what one service expects beyond the usual format."""
 
@@ -45,7 +58,12 @@ def encoded(request: ChatRequest, config: ModelSettings, shape: Shape | None = N
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     if shape is not None:
         shape(body)
-    return as_json(body)
+    return as_json(body, config, _image)
+
+
+def _image(part: ImagePart) -> dict[str, Any]:
+    detail = {"detail": part.detail} if part.detail else {}
+    return {"type": "image_url", "image_url": {"url": part.address, **detail}}
 
 
 def check(request: ChatRequest, config: ModelSettings) -> None:
@@ -57,12 +75,34 @@ def check(request: ChatRequest, config: ModelSettings) -> None:
         raise UsageError("no model is named for the service", hint="set llm.models.NAME.model, e.g. gpt-4o-mini")
 
 
-def as_json(body: Mapping[str, Any]) -> bytes:
-    """The body of a request; what is None is left out. Raises UsageError for what JSON cannot say."""
+def as_json(body: Mapping[str, Any], config: ModelSettings, image: WriteImage) -> bytes:
+    """The body of a request; what is None is left out. `image` writes the images of messages.
+
+    Raises UsageError for what JSON cannot say, and for images where the model takes none.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
     try:
-        return _encode({name: value for name, value in body.items() if value is not None}).encode("ascii")
+        try:
+            return _encode(given).encode("ascii")
+        except _MorePlease:
+            given["messages"] = [_written(one, config, image) for one in body["messages"]]
+            return _encode_written(given).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the parameters cannot be sent as JSON: {quoted(str(error))}") from error
+
+
+def _written(message: Mapping[str, Any], config: ModelSettings, image: WriteImage) -> dict[str, Any]:
+    parts = message["content"]
+    if isinstance(parts, str):
+        return dict(message)
+    images = [part for part in parts if isinstance(part, ImagePart)]
+    if images and config.vision is False:
+        raise no_images(config.name, images[0].called)
+    written = [
+        part.record if isinstance(part, TextPart) else image(part) if isinstance(part, ImagePart) else part
+        for part in parts
+    ]
+    return {**message, "content": written}
 
 
 def decoded(text: str) -> Any:

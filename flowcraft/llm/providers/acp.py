@@ -17,17 +17,18 @@ from flowcraft.llm.agents.link import Launch
 from flowcraft.llm.agents.options import INSTALL, command, folder, model_of, not_installed, policy, start, variables
 from flowcraft.llm.agents.pool import Agents
 from flowcraft.llm.agents.presets import PRESETS, Preset
-from flowcraft.llm.agents.prompt import prompt_text
+from flowcraft.llm.agents.prompt import prompt_parts
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
 
 _UNKNOWN = Preset((), install=INSTALL)
 
 
 class AcpProvider(BaseLLMProvider):
-    """Asks an agent; the conversation goes to it as one text (`flowcraft.llm.agents.prompt`)."""
+    """Asks an agent; the conversation goes to it as one text with its images (`flowcraft.llm.agents.prompt`)."""
 
     provider_name = "acp"
     acts = True
+    takes_images = True  # an agent that does not says so when it starts
 
     def __init__(self, config: ModelSettings | None = None) -> None:
         super().__init__(config)
@@ -35,8 +36,9 @@ class AcpProvider(BaseLLMProvider):
 
     def deltas(self, request: ChatRequest) -> Iterator[Delta]:
         model, required = model_of(self.config)
+        prompt = prompt_parts(request.messages)
         with self._agents.lent(request.scope) as agent:
-            yield from agent.answer(prompt_text(request.messages), request.scope, model=model, required=required)
+            yield from agent.answer(prompt, request.scope, model=model, required=required)
 
     def missing(self) -> str | None:
         preset = self._preset()

@@ -24,6 +24,7 @@ class AnthropicProvider(BaseLLMProvider):
     """
 
     provider_name: ClassVar[str] = "anthropic"
+    takes_images: ClassVar[bool] = True
 
     def __init__(
         self, config: ModelSettings | None = None, *, api_key: str | None = None, keep_alive: bool = True

@@ -35,7 +35,7 @@ class CommandProvider(BaseLLMProvider):
         self._reply = Reply.of(self.config.options.get("reply"))
 
     def deltas(self, request: ChatRequest) -> Iterator[Delta]:
-        text = prompt_text(request.messages).encode("utf-8", "replace")
+        text = prompt_text(request.messages, self.config.name).encode("utf-8", "replace")
         argv = [part.replace("{model}", self.config.model) for part in command(self.config)]
         name = os.path.basename(argv[0])
         with _prompted(argv, text) as (words, stdin), _folder(folder(self.config)) as cwd:

@@ -18,7 +18,7 @@ from typing import ClassVar
 from flowcraft.core.errors import DeadlineError, TransportError, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings, Prices
-from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
+from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, refuse_images
 from flowcraft.llm.local import llama, weights
 from flowcraft.llm.providers.openai import OpenAIProvider
 
@@ -52,6 +52,7 @@ class EmbeddedProvider(BaseLLMProvider):
         refused = [name for name in REFUSED if request.params.get(name)]
         if refused:
             raise UsageError(f"the embedded model cannot use '{refused[0]}'", hint="choose another model for this")
+        refuse_images(request.messages, self.config.name)
         if self._pid != os.getpid():
             self._forget()
         with self._turn(request.scope):

@@ -24,7 +24,7 @@ from flowcraft.llm.agents.oneshot import OneShot
 from flowcraft.llm.agents.options import command, folder, model_of, policy, start, variables
 from flowcraft.llm.agents.pool import Agents
 from flowcraft.llm.agents.presets import PRESETS, EmptyFolder
-from flowcraft.llm.agents.prompt import prompt_text
+from flowcraft.llm.agents.prompt import prompt_parts, prompt_text
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class KiroProvider(BaseLLMProvider):
 
     provider_name = NAME
     acts = True
+    takes_images = True  # by its ACP mode only
 
     def __init__(self, config: ModelSettings | None = None) -> None:
         super().__init__(config)
@@ -68,7 +69,7 @@ class KiroProvider(BaseLLMProvider):
 
     def deltas(self, request: ChatRequest) -> Iterator[Delta]:
         try:
-            yield from self._asked(self._kiro(request.scope), prompt_text(request.messages), request.scope)
+            yield from self._asked(self._kiro(request.scope), request)
         except AuthError:
             with self._lock:
                 self._checked.clear()
@@ -142,11 +143,11 @@ class KiroProvider(BaseLLMProvider):
         finally:
             self._lock.release()
 
-    def _asked(self, kiro: Kiro, text: str, scope: Scope) -> Iterator[Delta]:
+    def _asked(self, kiro: Kiro, request: ChatRequest) -> Iterator[Delta]:
         wanted = self._transport
         if wanted == ACP or (wanted == AUTO and kiro not in self._without_acp):
             try:
-                yield from self._ask_agent(text, scope)
+                yield from self._ask_agent(request)
                 return
             except _NoAcp as error:
                 if wanted == ACP:
@@ -154,13 +155,15 @@ class KiroProvider(BaseLLMProvider):
                 log.info("%s, so its chat command is used", error.reason)
                 self._without_acp.add(kiro)
         structured = wanted == STRUCTURED or (wanted != PLAIN and "--output-format" in kiro.flags)
-        yield from self._ask_chat(kiro, text, scope, structured=structured)
+        text = prompt_text(request.messages, f"{NAME} chat")
+        yield from self._ask_chat(kiro, text, request.scope, structured=structured)
 
-    def _ask_agent(self, text: str, scope: Scope) -> Iterator[Delta]:
+    def _ask_agent(self, request: ChatRequest) -> Iterator[Delta]:
         model, required = model_of(self.config)
         offered = None if required else model  # a required one stands on the command line
-        with self._agents.lent(scope) as agent:
-            yield from agent.answer(text, scope, model=offered, required=False)
+        prompt = prompt_parts(request.messages)
+        with self._agents.lent(request.scope) as agent:
+            yield from agent.answer(prompt, request.scope, model=offered, required=False)
 
     def _start(self, scope: Scope) -> Agent:
         kiro = self._kiro(scope)

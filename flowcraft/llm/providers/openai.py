@@ -23,6 +23,7 @@ class OpenAIProvider(BaseLLMProvider):
     """
 
     provider_name: ClassVar[str] = "openai"
+    takes_images: ClassVar[bool] = True
     json_schema: ClassVar[bool] = True
 
     def __init__(

@@ -68,6 +68,7 @@ class QwenCodeProvider(BaseLLMProvider):
     """
 
     provider_name: ClassVar[str] = "qwen-code"
+    takes_images: ClassVar[bool] = True
 
     def __init__(self, config: ModelSettings | None = None) -> None:
         if config is None:

@@ -5,7 +5,7 @@ settings file). Each line has a `response` (the text, or `content`, `finish_reas
 `model`) and says which requests it answers; the first of these that fits a request wins:
 
     {"request": {"messages": [{"role": "user", "content": "..."}], "params": {...}}, "response": "..."}
-        exactly this request; `model` and `params` count only where they are given
+        exactly this request; `model` and `params` count only where they are given, and images by their hash
     {"match": "text" or ["text", ...], "response": "..."}
         each of the texts occurs in the messages
     {"response": "..."}
@@ -26,6 +26,7 @@ from flowcraft.core.errors import DocumentError, ReplayMiss, UsageError
 from flowcraft.core.problems import Problem
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, LLMMessage, Usage
+from flowcraft.llm.parts import recorded, shown
 
 Kind = Literal["request", "match", "any"]
 KINDS: tuple[Kind, ...] = ("request", "match", "any")
@@ -51,6 +52,7 @@ class ReplayProvider(BaseLLMProvider):
     """Plays a recording; thread-safe, never opens a connection."""
 
     provider_name = "replay"
+    takes_images = True
 
     def __init__(self, config: ModelSettings | None = None) -> None:
         super().__init__(config)
@@ -161,7 +163,14 @@ def _request(row: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError("'messages' is a list of objects with 'role' and 'content'")
     if not isinstance(request.get("params", {}), dict):
         raise ValueError("'params' is an object")
-    return request
+    return {**request, "messages": [_message(one["role"], one["content"]) for one in messages]}
+
+
+def _message(role: str, content: Any) -> dict[str, Any]:
+    try:
+        return {"role": role, "content": recorded(content)}
+    except (UsageError, TypeError) as error:
+        raise ValueError(f"the 'content' of a message: {error}") from error
 
 
 def _response(response: Any) -> Mapping[str, Any]:
@@ -181,14 +190,17 @@ def _as_data(request: ChatRequest, model: str) -> Mapping[str, Any]:
     return {"model": model, "messages": _messages(request.messages), "params": dict(request.params)}
 
 
-def _messages(messages: Sequence[LLMMessage]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+def _messages(messages: Sequence[LLMMessage]) -> list[dict[str, Any]]:
+    return [
+        {"role": one.role, "content": one.content if isinstance(one.content, str) else recorded(one.content)}
+        for one in messages
+    ]
 
 
 def _fits(line: Line, asked: Mapping[str, Any]) -> bool:
     if line.kind == "request":
         return all(asked[key] == value for key, value in line.request.items())
-    return all(any(text in message["content"] for message in asked["messages"]) for text in line.texts)
+    return all(any(text in shown(message["content"]) for message in asked["messages"]) for text in line.texts)
 
 
 def _differences(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -197,7 +209,7 @@ def _differences(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> list[
     values["model"] = (recorded.get("model", asked["model"]), asked["model"])
     values["the number of messages"] = (len(recorded["messages"]), len(asked["messages"]))
     texts = {
-        f"messages[{index}].{name}": (str(before[name]), now[name])
+        f"messages[{index}].{name}": (_text(before[name]), _text(now[name]))
         for index, (before, now) in enumerate(zip(recorded["messages"], asked["messages"], strict=False))
         for name in ("role", "content")
     }
@@ -210,11 +222,16 @@ def _differences(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> list[
 def _distance(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[int, int]:
     """How many fields differ, and of two equals the one whose texts begin and end more alike."""
     texts = [
-        (str(before["content"]), now["content"])
+        (_text(before["content"]), _text(now["content"]))
         for before, now in zip(recorded["messages"], asked["messages"], strict=False)
     ]
     alike = sum(_shared_start(old, new) + _shared_start(old[::-1], new[::-1]) for old, new in texts)
     return len(_differences(recorded, asked)), -alike
+
+
+def _text(content: Any) -> str:
+    """Content as text in which a different image is a difference."""
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
 
 
 def _first_difference(recorded: str, asked: str) -> str:

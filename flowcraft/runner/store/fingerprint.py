@@ -15,6 +15,7 @@ from typing import Any
 
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import LLMMessage
+from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.routing import Choice
 from flowcraft.runner.masking import Mask
 from flowcraft.runner.outcome import Execution, Question, Task
@@ -110,6 +111,8 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, (TextPart, ImagePart)):
+        return value.record
     if is_dataclass(value) and not isinstance(value, type):
         return {name: getattr(value, name) for name in _names(value.__class__)}
     if isinstance(value, Mapping):

@@ -9,10 +9,16 @@ from operator import attrgetter
 from typing import Any
 
 from flowcraft.llm.base import ChatRequest, LLMResponse, Usage
+from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.runner.outcome import Attempt, Outcome
 
-# Decimals become text (`default`), so that no digit of money is lost.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+def _plain(value: Any) -> Any:
+    # Decimals become text, so that no digit of money is lost; of images only what they are is kept.
+    return value.record if isinstance(value, (TextPart, ImagePart)) else str(value)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain).encode
 _MONEY = ("cost", "credits", "saved_usd")
 
 
@@ -23,7 +29,7 @@ def text_of(value: Any) -> str:
         try:
             text.encode()
         except UnicodeEncodeError:  # half of a surrogate pair, from a program's output
-            return json.dumps(value, separators=(",", ":"), default=str)
+            return json.dumps(value, separators=(",", ":"), default=_plain)
     return text
 
 
@@ -72,7 +78,7 @@ def response_from(text: str) -> LLMResponse:
 
 
 def request_data(request: ChatRequest) -> dict[str, Any]:
-    """What was asked, as the lines of a recording have it."""
+    """What was asked, as the lines of a recording have it once `text_of` has written it."""
     messages = [{"role": message.role, "content": message.content} for message in request.messages]
     return {"messages": messages, "params": dict(request.params)}
 
