@@ -239,6 +239,10 @@ def _no_file(world: World) -> bool:
     return not (world.folder / "out" / "first.txt").exists()
 
 
+def _no_second_file(world: World) -> bool:
+    return not (world.folder / "out" / "b.txt").exists()
+
+
 def _no_tables(world: World) -> bool:
     return world.rows("SELECT count(*) FROM sqlite_master") in ([], [(0,)])
 
@@ -289,8 +293,9 @@ POINTS: dict[str, Point] = {
     "8 inside the commit (7 or 9)": at_row(ANSWERED),
     "9 recorded, not published": big_answer(at_row(ANSWERED, then=_no_file)),
     "10 in the temporary file": big_answer(at_file("out/.flowcraft-*.tmp", then=_no_file)),
-    "11 published, not marked": at_file("out/first.txt", then=_unmarked),
-    "12 between stages": at_row(WORK_DONE, then=lambda world: "last" not in "".join(a[:4] for a in world.asked)),
+    "11a published, not marked": at_file("out/first.txt", then=_unmarked),
+    "11b files of an answer half there": at_file("out/a.txt", then=_no_second_file),
+    "12 between stages": at_row(WORK_DONE, then=lambda world: "edit" not in "".join(a[:4] for a in world.asked)),
     "13 in a retry wait": refused,
     "15 parallel stages, one done": beside,
     "16 command running": in_child("hold", "begun"),

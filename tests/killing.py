@@ -44,13 +44,17 @@ stages:
       touch finished
       if [ -e linger ]; then exec sleep 60; fi
       cat out/work.txt
+  - id: edit
+    prompt: edit ${{ stages.work.output }}
+    output: files
+    writes: ['out/**']
   - id: last
-    prompt: last of ${{ stages.work.output }} and ${{ stages.right.output.n }}
-    output: {save: out/last.txt}
+    prompt: last of ${{ stages.edit.output.files | tojson }} and ${{ stages.right.output.n }}
+    output: {save: out/deep/last.txt}
 outputs:
   result: ${{ stages.last.output }}
 """
-STAGES = 5
+STAGES = 6
 
 
 class Server:
@@ -197,7 +201,7 @@ def answer_to(prompt: str, padding: int = 0) -> str:
     """What the server answers: JSON for `right`, files for `edit`, else a text; it depends on the prompt alone."""
     mark = hashlib.sha256(prompt.encode()).hexdigest()[:12]
     if prompt.startswith("edit"):
-        return "".join(f"src/{name}.txt\n```\n{mark} {name * 600}\n```\n" for name in "ab")
+        return "".join(f"out/{name}.txt\n```\n{mark} {name * 600}\n```\n" for name in "ab")
     if prompt.startswith("right"):
         return json.dumps({"n": int(mark, 16)})
     return f"answer {mark} to '{prompt[:20]}'" + "." * (padding if prompt.startswith("one") else 0)
@@ -206,7 +210,7 @@ def answer_to(prompt: str, padding: int = 0) -> str:
 class World:
     """One workspace with its pipeline, and the processes that work on it."""
 
-    def __init__(self, folder: Path, server: Server, *, big: bool = False, pipeline: str = PIPELINE) -> None:
+    def __init__(self, folder: Path, server: Server, *, big: bool = False) -> None:
         self.folder = folder
         self.server = server
         folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +220,7 @@ class World:
             f"model: counted, base_url: '{server.base_url}', prices: {{input: 1, output: 2}}}}\n"
         )
         (folder / "settings.yaml").write_text(settings)
-        (folder / "p.yaml").write_text(pipeline)
+        (folder / "p.yaml").write_text(PIPELINE)
         (folder / "pad.txt").write_text(BIG if big else "-")
         self.before = len(server.asked)
         self.faults: list[str] = []
@@ -297,7 +301,7 @@ class World:
 
     def outputs(self) -> dict[str, bytes]:
         """The files that the run has made."""
-        return {path.name: path.read_bytes() for path in sorted((self.folder / "out").iterdir())}
+        return {path.name: path.read_bytes() for path in sorted((self.folder / "out").rglob("*.txt"))}
 
     def orphans(self) -> list[int]:
         """Processes of a run of this world that nobody waits for."""

@@ -140,8 +140,7 @@ class _Reader:
             path, tail = self._inside(_held(arguments)), arguments.rsplit(",", 1)[1]
             if path is not None and name == "ftruncate":
                 yield Step("resize", path, at=int(tail))
-            elif path is not None:
-                times = re.findall(r"tv_sec=(\d+), tv_nsec=(\d+)", arguments)
+            elif path is not None and (times := re.findall(r"tv_sec=(\d+), tv_nsec=(\d+)", arguments)):
                 yield Step("touch", path, at=int(times[-1][0]) * 10**9 + int(times[-1][1]))
             return
         path = self._inside(_named(arguments, 0))
