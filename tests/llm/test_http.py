@@ -126,6 +126,18 @@ def test_the_new_connection_is_new_even_if_other_kept_ones_are_dead_as_well() ->
     assert server.requests[3].connection == 3
 
 
+# --- requests on their way --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copies", [1, 255, 256, 2000])
+def test_a_request_of_any_size_arrives_whole(copies: int) -> None:
+    body = b'{"a": "%s"}' % (b"x" * 256 * copies)
+    with ChatServer(answer("a")) as server:
+        post(Wire(), server.base_url, body=body)
+
+    assert server.requests[0].data == body
+
+
 # --- connections that never come --------------------------------------------------------------
 
 

@@ -20,8 +20,10 @@ from urllib3.util import wait_for_write
 
 from flowcraft.core.errors import TransportError
 from flowcraft.llm.wire.deadline import Guard
+from flowcraft.llm.wire.head import take_plain
 
 _SLICE_S = 0.1  # how late a cancel may be noticed where nothing can be woken
+_TOGETHER = 65536  # the largest request whose head is copied together with its body
 
 
 class _Current(threading.local):
@@ -31,21 +33,34 @@ class _Current(threading.local):
 current = _Current()
 
 
-class _FirstByte(http.client.HTTPResponse):
-    """Notes when the first byte of an answer is there: until then a dead old connection may be replaced."""
+class _Answer(http.client.HTTPResponse):
+    """Notes when its first byte is there: until then a dead old connection may be replaced."""
 
     def begin(self) -> None:
-        if current.guard is not None and self.fp.peek(1):
-            current.guard.answered = True
+        guard = current.guard
+        if guard is not None:
+            seen = self.fp.peek(1)
+            guard.answered = guard.answered or bool(seen)
+            if take_plain(self, seen):
+                return
         super().begin()
 
 
+class _Socket(socket.socket):
+    """Asks the operating system only for a timeout that is not set yet: urllib3 sets it twice for each request."""
+
+    def settimeout(self, value: float | None) -> None:
+        if value != self.gettimeout():
+            super().settimeout(value)
+
+
 class _Breakable(HTTPConnection):
-    response_class = _FirstByte
+    response_class = _Answer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._owner: Guard | None = None
+        self._unsent: list[bytes] | None = None  # what was written of a request that is being made
         self._owner_lock = threading.Lock()
         self._live: Any = None  # also after close(), when an answer is still being read from it
 
@@ -72,7 +87,20 @@ class _Breakable(HTTPConnection):
                 guard.reused = self._owner is not guard
                 self._own(guard)
             guard.sending()
-        super().request(method, url, *args, **kwargs)
+        self._unsent = []
+        try:
+            super().request(method, url, *args, **kwargs)
+        finally:
+            pieces, self._unsent = self._unsent, None
+        for piece in pieces if sum(map(len, pieces)) > _TOGETHER else (b"".join(pieces),):
+            self.send(piece)
+
+    def send(self, data: Any) -> None:
+        """Send at once, except head and body of a request: they leave together, in one packet if they fit."""
+        if self._unsent is None:
+            super().send(data)
+        else:
+            self._unsent.append(data)
 
     def _new_conn(self) -> socket.socket:
         guard = current.guard
@@ -124,6 +152,7 @@ class Adapter(requests.adapters.HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         self._known: dict[str, Any] = {}
+        self._targets: dict[str, str] = {}
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
@@ -140,6 +169,13 @@ class Adapter(requests.adapters.HTTPAdapter):
         if pool is None or pool.pool is None:  # closed, when too many others came in between
             pool = self._known[url] = super().get_connection_with_tls_context(request, *args, **kwargs)
         return pool
+
+    def request_url(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> str:
+        """What the request line says of an address; found once, likewise."""
+        url = request.url or ""
+        if url not in self._targets:
+            self._targets[url] = super().request_url(request, *args, **kwargs)
+        return self._targets[url]
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         """Only what is used here; filling a cookie jar for each answer is a tenth of a call."""
@@ -158,7 +194,7 @@ def _open(host: str, port: int | None, guard: Guard, options: Any) -> socket.soc
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         # Each address gets its share of the time, so that a dead IPv6 route does not eat all of it.
         share_s = guard.left_s() / (len(addresses) - number)
-        sock = socket.socket(family, kind, protocol)
+        sock = _Socket(family, kind, protocol)
         try:
             for option in options:
                 sock.setsockopt(*option)
