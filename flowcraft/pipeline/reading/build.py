@@ -3,35 +3,35 @@
 Knows files, durations, JSON Schemas and other pipelines, but not what names mean.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowcraft.core.document import Document
 from flowcraft.pipeline.expr import Template
-from flowcraft.pipeline.model import Each, Output, Pipeline, Repeat, Stage
+from flowcraft.pipeline.model import Each, Group, Output, Pipeline, Prompt, Repeat, Stage, Work
 from flowcraft.pipeline.reading.declared import declared_input, declared_schema
 from flowcraft.pipeline.reading.included import Unusable, located
 from flowcraft.pipeline.reading.material import Material, Place, Text, mapping, string, whole
-from flowcraft.pipeline.reading.shape import MAX_NESTING, good_name, kind, stages
+from flowcraft.pipeline.reading.shape import KINDS, MAX_NESTING, good_name, kind, stages
 from flowcraft.pipeline.reading.sites import Level, Spot
 from flowcraft.pipeline.reading.works import Works
 
 Include = Callable[[Path], Pipeline | str | None]
+# The value of a key, its place, and the spot of its templates -> a field of Stage.
+_Reader = Callable[[Any, Place, Spot], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Defaults:
-    """What `defaults` says, for every stage that does not say it itself."""
+    """What `defaults` says, for every stage that does not say it itself; `fields` of Stage are by kind."""
 
     params: Mapping[str, Any]
-    models: tuple[Text, ...] = ()
-    system: Text | None = None
-    attempts: int | None = None
-    retries: int | None = None
-    timeout_s: float | None = None
-    cache: bool | None = None
+    models: tuple[Text, ...]
+    system: Text | None
+    attempts: int | None
+    fields: Mapping[str, Mapping[str, Any]]
 
 
 class Builder:
@@ -44,6 +44,7 @@ class Builder:
         self.material = Material(document, path, models)
         self.levels: list[Level] = []
         self._works = Works(self.material)
+        self._readers = self._every_reader()
         self._include = include
         self._data: dict[str, Any] = mapping(document.data)
         self._defaults = self._read_defaults()
@@ -69,102 +70,105 @@ class Builder:
             finals=finals,
             inputs=inputs,
             outputs=outputs,
-            budget=material.budget(data, []),
+            budget=material.budget(data.get("budget"), ["budget"]),
             description=string(data.get("description")),
         )
 
     def _read_defaults(self) -> _Defaults:
-        data, place, material = mapping(self._data.get("defaults")), ["defaults"], self.material
-        cache = data.get("cache")
+        data, material = mapping(self._data.get("defaults")), self.material
+        fields = {"retries": whole(data.get("retry")), "cache": _boolean(data.get("cache"))}
+        tried = {**fields, "timeout_s": material.duration(data.get("timeout"), ["defaults", "timeout"])}
         return _Defaults(
-            params=material.params(data),
-            models=material.models(data, list(place)),
-            system=material.text(data, list(place), "system"),
+            params=material.params(data.get("params")),
+            models=material.models(data.get("model"), ["defaults", "model"]),
+            system=material.text(data.get("system"), ["defaults", "system"]),
             attempts=whole(data.get("attempts")),
-            retries=whole(data.get("retry")),
-            timeout_s=material.duration(data, list(place)),
-            cache=cache if isinstance(cache, bool) else None,
+            fields={kind: tried if kind in _TRIED else fields for kind in KINDS},
         )
 
     def _listed(self, data: Mapping[str, Any], level: Level, names: frozenset[str], depth: int) -> tuple[Stage, ...]:
         """The stages of one list; `names` are those that the loops around it give."""
         self.levels.append(level)
         for number, raw in enumerate(stages(data, str(level.place[-1]))):
-            above = level.stages[-1] if level.stages else None
-            level.stages.append(Stage(id="", work=self._works.nothing))  # its own number, for the spots in it
-            level.stages[number] = self._stage(mapping(raw), Spot(level, number, names), above, depth)
+            level.stages.append(self._stage(mapping(raw), Spot(level, number, names), number, depth))
         return tuple(level.stages)
 
-    def _stage(self, data: Mapping[str, Any], outer: Spot, above: Stage | None, depth: int) -> Stage:
-        place = [*outer.level.place, outer.number or 0]
-        material, default = self.material, self._defaults
-        each = self._each(data, place, outer)
-        own = outer.names | ({each.name, "index"} if each else set())
-        spot = replace(outer, names=own | ({"loop"} if "repeat" in data else set()))
+    def _stage(self, data: Mapping[str, Any], outer: Spot, number: int, depth: int) -> Stage:
+        place = [*outer.level.place, number]
+        each = self._each(data["foreach"], [*place, "foreach"], outer) if "foreach" in data else None
+        spot = outer if each is None else outer.knowing(each.name, "index")
+        if "repeat" in data:
+            spot = spot.knowing("loop")
         of = kind(data) or "prompt"
-        needs = data.get("needs")
-        named = tuple(name for name in needs if isinstance(name, str)) if isinstance(needs, list) else None
-        if named is None:
-            named = (above.id,) if above else ()
+        details = self._details(data, place, spot, outer)
+        work, judging = self._work(of, data, place, spot, depth)
         stage = Stage(
             id=string(data.get("id")),
-            work=self._works.nothing,
-            description=string(data.get("description")),
-            needs=named,
-            condition=material.expression(data.get("if"), [*place, "if"], "if", outer),
-            each=each,
-            output=self._output(data, place, spot),
-            reads=material.globs(data, place, "reads"),
-            writes=material.globs(data, place, "writes"),
-            tolerant=data.get("on_error") == "continue",
-            retries=_first(whole(data.get("retry")), default.retries),
-            timeout_s=material.duration(data, place)
-            or (default.timeout_s if of in ("prompt", "run", "python") else None),
-            budget=material.budget(data, place),
-            cache=_first(data.get("cache") if isinstance(data.get("cache"), bool) else None, default.cache),
-            line=material.document.position(place)[0],
-        )
-        outer.level.stages[outer.number or 0] = stage
-        return self._with_work(stage, data, place, spot, depth)
-
-    def _with_work(self, stage: Stage, data: Mapping[str, Any], place: Place, spot: Spot, depth: int) -> Stage:
-        of = kind(data)
-        judging = spot
-        if of == "stages":
-            level = Level([*place, "stages"], spot.level, spot.number or 0)
-            inner = self._listed(data, level, spot.names, depth + 1) if depth < MAX_NESTING else ()
-            work: Any = self._works.group(inner)
-            judging = Spot(level, None, spot.names)
-        elif of == "uses":
-            work = self._works.inclusion(data, place, spot, self._pipeline_at)
-        elif of == "prompt" or of is None:
-            work = self._prompt(data, place, spot)
-        else:
-            work = self._works.other(of, data, place, spot)
-        judging = replace(judging, names=judging.names | {"output"})
-        stage = replace(
-            stage,
             work=work,
-            repeat=self._repeat(data, place, judging),
-            checks=self._works.checks(data, place, judging),
+            needs=_needs(data, outer.level.stages),
+            each=each,
+            line=self.material.document.position(place)[0],
+            **{**self._defaults.fields[of], **details},
+            **(self._judged(data, place, judging) if "repeat" in data or "check" in data else {}),
         )
         self._works.complete(stage, data, place)
         return stage
 
-    def _prompt(self, data: Mapping[str, Any], place: Place, spot: Spot) -> Any:
+    def _details(self, data: Mapping[str, Any], place: Place, spot: Spot, outer: Spot) -> dict[str, Any]:
+        """The fields of Stage that do not depend on its kind, as far as the file names them."""
+        found: dict[str, Any] = {}
+        for key, value in data.items():
+            if key in self._readers:
+                field, read = self._readers[key]
+                found[field] = read(value, [*place, key], outer if key == "if" else spot)
+        return found
+
+    def _every_reader(self) -> dict[str, tuple[str, _Reader]]:
+        """How the keys of a stage become its fields."""
+        material = self.material
+        return {
+            "description": ("description", lambda value, _place, _spot: string(value)),
+            "if": ("condition", lambda value, place, spot: material.expression(value, place, "if", spot)),
+            "output": ("output", self._output),
+            "reads": ("reads", lambda value, place, _spot: material.globs(value, place)),
+            "writes": ("writes", lambda value, place, _spot: material.globs(value, place)),
+            "on_error": ("tolerant", lambda value, _place, _spot: value == "continue"),
+            "retry": ("retries", lambda value, _place, _spot: whole(value)),
+            "timeout": ("timeout_s", lambda value, place, _spot: material.duration(value, place)),
+            "budget": ("budget", lambda value, place, _spot: material.budget(value, place)),
+            "cache": ("cache", lambda value, _place, _spot: _boolean(value)),
+        }
+
+    def _work(self, of: str, data: Mapping[str, Any], place: Place, spot: Spot, depth: int) -> tuple[Work, Spot]:
+        """What a stage does, and where the result of it is judged."""
+        if of == "prompt":
+            return self._prompt(data, place, spot), spot
+        if of == "stages":
+            level = Level([*place, "stages"], spot.level, spot.number or 0)
+            inner = self._listed(data, level, spot.names, depth + 1) if depth < MAX_NESTING else ()
+            return Group(stages=inner), Spot(level, None, spot.names)
+        if of == "uses":
+            return self._works.inclusion(data, place, spot, self._pipeline_at), spot
+        return self._works.other(of, data, place, spot), spot
+
+    def _judged(self, data: Mapping[str, Any], place: Place, spot: Spot) -> dict[str, Any]:
+        """What must hold for a result."""
+        judging = spot.knowing("output")
+        repeat = self._repeat(data.get("repeat"), [*place, "repeat"], judging)
+        return {"repeat": repeat, "checks": self._works.checks(data, place, judging)}
+
+    def _prompt(self, data: Mapping[str, Any], place: Place, spot: Spot) -> Prompt:
         default, material = self._defaults, self.material
         return self._works.prompt(
-            material.text(data, place, "prompt"),
-            material.text(data, place, "system") or default.system,
-            material.models(data, place) or default.models,
+            material.text(data.get("prompt"), [*place, "prompt"]),
+            material.text(data["system"], [*place, "system"]) if "system" in data else default.system,
+            material.models(data["model"], [*place, "model"]) if "model" in data else default.models,
             spot,
-            params={**default.params, **material.params(data)},
-            attempts=_first(whole(data.get("attempts")), default.attempts),
+            params={**default.params, **material.params(data["params"])} if "params" in data else default.params,
+            attempts=whole(data["attempts"]) if "attempts" in data else default.attempts,
         )
 
-    def _each(self, data: Mapping[str, Any], place: Place, spot: Spot) -> Each | None:
-        value = data.get("foreach")
-        where = [*place, "foreach"]
+    def _each(self, value: Any, where: Place, spot: Spot) -> Each | None:
         details = value if isinstance(value, dict) else {}
         if isinstance(value, dict):
             value, where = value.get("in"), [*where, "in"]
@@ -184,13 +188,12 @@ class Builder:
             parallel=whole(details.get("parallel")),
         )
 
-    def _repeat(self, data: Mapping[str, Any], place: Place, spot: Spot) -> Repeat | None:
-        value = mapping(data.get("repeat"))
-        until = self.material.expression(value.get("until"), [*place, "repeat", "until"], "until", spot)
+    def _repeat(self, data: Any, place: Place, spot: Spot) -> Repeat | None:
+        value = mapping(data)
+        until = self.material.expression(value.get("until"), [*place, "until"], "until", spot)
         return Repeat(until=until, most=whole(value.get("max")) or 1) if until else None
 
-    def _output(self, data: Mapping[str, Any], place: Place, spot: Spot) -> Output:
-        value, where = data.get("output"), [*place, "output"]
+    def _output(self, value: Any, where: Place, spot: Spot) -> Output:
         if value in ("json", "files"):
             return Output(format=value)
         if not isinstance(value, dict):
@@ -221,5 +224,12 @@ _TRIED = ("prompt", "run", "python")  # where a timeout is for each try
 _TAKEN = ("inputs", "stages", "run", "loop", "output", "index")
 
 
-def _first(value: Any, default: Any) -> Any:
-    return default if value is None else value
+def _needs(data: Mapping[str, Any], above: Sequence[Stage]) -> tuple[str, ...]:
+    needs = data.get("needs")
+    if isinstance(needs, list):
+        return tuple(name for name in needs if isinstance(name, str))
+    return (above[-1].id,) if above else ()
+
+
+def _boolean(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None

@@ -4,7 +4,7 @@ What has a wrong shape is left out here: shape.py has told it.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,13 @@ class Material:
         """Note a template that is rendered at `spot`."""
         self.sites.append(Site(item, self.document, place, spot, key))
 
-    def text(self, data: Mapping[str, Any], place: Place, key: str) -> Text | None:
+    def text(self, value: Any, place: Place) -> Text | None:
         """A template, from the file itself or from one that it names; to be noted with `placed`."""
-        value = data.get(key)
         if isinstance(value, str) and value:
-            return Text(Template(value), [*place, key])
+            return Text(Template(value), place)
         if not isinstance(value, dict) or not isinstance(value.get("file"), str):
             return None
-        path = [*place, key, "file"]
+        path = [*place, "file"]
         file = self._file(value["file"], path)
         return Text(Template(file.text), path, file) if file else None
 
@@ -108,20 +107,18 @@ class Material:
             return False
         return True
 
-    def globs(self, data: Mapping[str, Any], place: Place, key: str) -> tuple[str, ...]:
+    def globs(self, value: Any, place: Place) -> tuple[str, ...]:
         """A list of globs in the workspace."""
-        found = data.get(key)
-        listed = found if isinstance(found, list) else []
+        listed = value if isinstance(value, list) else []
         kept = [(number, glob) for number, glob in enumerate(listed) if isinstance(glob, str) and glob]
-        return tuple(glob for number, glob in kept if self.stays_inside(glob, [*place, key, number]))
+        return tuple(glob for number, glob in kept if self.stays_inside(glob, [*place, number]))
 
-    def models(self, data: Mapping[str, Any], place: Place) -> tuple[Text, ...]:
+    def models(self, value: Any, place: Place) -> tuple[Text, ...]:
         """The models of a ladder, each to be noted with `placed`."""
-        value = data.get("model")
         listed = value if isinstance(value, list) else [value]
         found = []
         for number, name in enumerate(listed):
-            where = [*place, "model", number] if isinstance(value, list) else [*place, "model"]
+            where = [*place, number] if isinstance(value, list) else place
             if isinstance(name, str) and name:
                 self.known_model(name, where)
                 found.append(Text(Template(name), where))
@@ -134,11 +131,8 @@ class Material:
         if fixed and known is not None and name not in known:
             self.complaints.at(place, f"there is no model '{name}'", "FC129", did_you_mean(name, [*known, *TIERS]))
 
-    def duration(
-        self, data: Mapping[str, Any], place: Place, key: str = "timeout", code: str = "FC120"
-    ) -> float | None:
+    def duration(self, value: Any, place: Place, code: str = "FC120") -> float | None:
         """A time in seconds."""
-        value = data.get(key)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
         match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
@@ -147,25 +141,26 @@ class Material:
         hours, minutes, seconds = (int(part or 0) for part in match.groups())
         found = hours * 3600 + minutes * 60 + seconds
         if not found:
+            key = place[-1]
             hint = "leave timeout out for the default" if key == "timeout" else f"leave {key} out, or give it some"
-            self.complaints.at([*place, key], f"{value} is no time at all", code, hint)
+            self.complaints.at(place, f"{value} is no time at all", code, hint)
         return float(found)
 
-    def budget(self, data: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    def budget(self, value: Any, place: Place) -> dict[str, Any]:
         """Amounts by unit; `time` in seconds, `tokens` as a number or such as 500k."""
-        found = mapping(data.get("budget"))
+        found = mapping(value)
         made: dict[str, Any] = {}
         usd, tokens = found.get("usd"), found.get("tokens")
         if isinstance(usd, (int, float)) and not isinstance(usd, bool):
             made["usd"] = usd
         if isinstance(tokens, int) or (isinstance(tokens, str) and _AMOUNT.fullmatch(tokens)):
             made["tokens"] = tokens
-        time_s = self.duration(found, [*place, "budget"], "time", "FC125")
+        time_s = self.duration(found.get("time"), [*place, "time"], "FC125")
         return made if time_s is None else {**made, "time": time_s}
 
-    def params(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    def params(self, value: Any) -> dict[str, Any]:
         """The parameters of a call."""
-        return {name.removeprefix("x-"): value for name, value in mapping(data.get("params")).items()}
+        return {name.removeprefix("x-"): inner for name, inner in mapping(value).items()}
 
     def _file(self, name: str, place: Sequence[str | int]) -> TextFile | None:
         try:

@@ -38,9 +38,9 @@ class Spot:
     number: int | None = None
     names: frozenset[str] = NO_NAMES
 
-    @property
-    def stage(self) -> Stage | None:
-        return None if self.number is None else self.level.stages[self.number]
+    def knowing(self, *names: str) -> "Spot":
+        """The spot inside a loop that gives more names."""
+        return Spot(self.level, self.number, self.names.union(names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from flowcraft.pipeline.model import (
     Check,
     Command,
     Function,
-    Group,
     Inclusion,
     Pipeline,
     Prompt,
@@ -35,10 +34,6 @@ class Works:
 
     def __init__(self, material: Material) -> None:
         self._material = material
-
-    def group(self, stages: tuple[Stage, ...]) -> Group:
-        """Several stages."""
-        return Group(stages=stages)
 
     def prompt(
         self,
@@ -66,7 +61,7 @@ class Works:
         if kind == "run":
             return self._command(data, place, spot)
         if kind == "approve":
-            text = self._material.text(data, place, "approve")
+            text = self._material.text(data.get("approve"), [*place, "approve"])
             return Approval(text=self._material.placed(text, "approve", spot) or Template(""))
         return Function(target=string(data.get("python")), arguments=self._arguments(data, place, spot))
 
