@@ -15,6 +15,8 @@ Judge = Callable[[Any], bool]
 _SILENT = frozenset(
     ("$schema", "$id", "$defs", "title", "description", "default", "examples", "x-flowcraft", "then", "else")
 )
+# Judged together.
+_OF_KEYS = frozenset(("required", "properties", "patternProperties", "additionalProperties"))
 _TYPES: Mapping[str, Judge] = {
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
@@ -55,7 +57,9 @@ class Quick:
 
         self._made[id(schema)] = (schema, all_of)  # before its parts: schemas refer to themselves
         try:
-            parts += [self._part(keyword, schema) for keyword in schema if keyword not in _SILENT]
+            parts += [self._part(keyword, schema) for keyword in schema if keyword not in _SILENT | _OF_KEYS]
+            if not _OF_KEYS.isdisjoint(schema):
+                parts.append(self._object(schema))
         except Unknown:
             del self._made[id(schema)]
             raise
@@ -83,33 +87,28 @@ class Quick:
     def _const(self, wanted: Any, _schema: Any) -> Judge:
         return lambda value: type(value) is type(wanted) and value == wanted
 
-    def _required(self, keys: list[str], _schema: Any) -> Judge:
-        return lambda value: not isinstance(value, dict) or all(key in value for key in keys)
+    def _object(self, schema: Mapping[str, Any]) -> Judge:
+        """All that is said of the keys of an object, in one walk."""
+        required = tuple(schema.get("required", ()))
+        patterns = [
+            (_pattern_of(text), self.judge(inner)) for text, inner in schema.get("patternProperties", {}).items()
+        ]
+        others = self.judge(schema.get("additionalProperties", True))
+        known = {key: _both(self.judge(inner), key, patterns) for key, inner in schema.get("properties", {}).items()}
 
-    def _properties(self, wanted: Mapping[str, Any], _schema: Any) -> Judge:
-        judges = {key: self.judge(schema) for key, schema in wanted.items()}
-        return lambda value: (
-            not isinstance(value, dict) or all(judges[key](inner) for key, inner in value.items() if key in judges)
-        )
+        def fits(value: Any) -> bool:
+            if not isinstance(value, dict):
+                return True
+            for key in required:
+                if key not in value:
+                    return False
+            for key, inner in value.items():
+                judge = known.get(key) or _matched(key, patterns) or others
+                if not judge(inner):
+                    return False
+            return True
 
-    def _patternProperties(self, wanted: Mapping[str, Any], _schema: Any) -> Judge:
-        judges = [(_pattern_of(pattern), self.judge(schema)) for pattern, schema in wanted.items()]
-        return lambda value: (
-            not isinstance(value, dict)
-            or all(judge(inner) for key, inner in value.items() for pattern, judge in judges if pattern.search(key))
-        )
-
-    def _additionalProperties(self, wanted: Any, schema: Mapping[str, Any]) -> Judge:
-        known = frozenset(schema.get("properties", ()))
-        patterns = [_pattern_of(pattern) for pattern in schema.get("patternProperties", ())]
-        judge = self.judge(wanted)
-        return lambda value: (
-            not isinstance(value, dict)
-            or all(
-                key in known or any(pattern.search(key) for pattern in patterns) or judge(inner)
-                for key, inner in value.items()
-            )
-        )
+        return fits
 
     def _propertyNames(self, wanted: Any, _schema: Any) -> Judge:
         judge = self.judge(wanted)
@@ -159,6 +158,17 @@ class Quick:
         holds = self.judge(test)
         yes, no = self.judge(schema.get("then", True)), self.judge(schema.get("else", True))
         return lambda value: yes(value) if holds(value) else no(value)
+
+
+def _matched(key: str, patterns: list[tuple[re.Pattern[str], Judge]]) -> Judge | None:
+    """The judge of a key by the patterns that it matches, if there are any."""
+    found = [judge for pattern, judge in patterns if pattern.search(key)]
+    return (lambda value: all(judge(value) for judge in found)) if found else None
+
+
+def _both(judge: Judge, key: str, patterns: list[tuple[re.Pattern[str], Judge]]) -> Judge:
+    matched = _matched(key, patterns)
+    return judge if matched is None else lambda value: judge(value) and matched(value)
 
 
 def _pattern_of(text: str) -> re.Pattern[str]:

@@ -19,6 +19,7 @@ from flowcraft.core.schema import check
 KINDS = ("prompt", "run", "python", "approve", "uses", "stages")
 FINAL_KINDS = ("prompt", "run", "python")
 MAX_NESTING = 8  # groups in groups
+_LISTS = ("stages", "finally")  # where stages stand
 
 Place = list[str | int]
 
@@ -29,17 +30,13 @@ _NESTED_NOTE = "a stage at the end is one of prompt, run and python: put it unde
 def shape(document: Document) -> list[Problem]:
     """All problems of keys and types."""
     root = shipped("pipeline")
-    listed = list(every_stage(document.data))
-    own = [*_kinds(document, listed), *_names(document, listed)]
-    found = check(document, [], _outline(), root_schema=root)
-    for place, stage in listed:
-        if isinstance(stage, dict):
-            definition = _definition(_judged_as(stage))
-            if _fits(definition)(stage):
-                continue
-            found += check(document, place, definition, root_schema=root, where=label(stage, place))
-        else:
-            found += check(document, place, {"type": "object"}, where=label(stage, place))
+    data = document.data
+    wrong = [(place, stage) for place, stage in every_stage(data) if not _fits(stage) or _misplaced(stage, place)]
+    own = [*_kinds(document, wrong), *_names(document, wrong)]
+    found = [] if _judge("file")(data) else check(document, [], _definition("file"), root_schema=root)
+    for place, stage in wrong:
+        definition = _definition(_judged_as(stage)) if isinstance(stage, dict) else {"type": "object"}
+        found += check(document, place, definition, root_schema=root, where=label(stage, place))
     # Ours say more about the same place.
     places = {(problem.line, problem.column) for problem in own}
     return own + [problem for problem in found if (problem.line, problem.column) not in places]
@@ -53,7 +50,7 @@ def stages(data: Any, key: str = "stages") -> list[Any]:
 
 def every_stage(data: Any) -> Iterator[tuple[Place, Any]]:
     """All stages of a file with their places, those of groups after their group."""
-    for key in ("stages", "finally"):
+    for key in _LISTS:
         yield from _below(data, [], key, 0)
 
 
@@ -82,35 +79,37 @@ def good_name(name: str) -> str:
     return (found if found[:1].isalpha() else f"stage_{found}".rstrip("_"))[:64]
 
 
+def _fits(stage: Any) -> bool:
+    """Whether there is nothing to say about a stage: it has one kind, and its keys and name are right."""
+    of = kind(stage) if isinstance(stage, dict) else None
+    return of is not None and _judge(of)(stage)
+
+
+def _misplaced(stage: Any, place: Place) -> bool:
+    """Whether a stage cannot stand where it does."""
+    if len(place) == 2:
+        return place[0] == "finally" and kind(stage) not in FINAL_KINDS
+    return len(place) >= 2 * MAX_NESTING and "stages" in stage
+
+
 @cache
-def _outline() -> dict[str, Any]:
-    """The schema of the file without that of its stages, which are judged one by one."""
+def _definition(name: str) -> dict[str, Any]:
+    """The schema of a kind, or of the file, without the stages in it, which are judged one by one."""
     root = shipped("pipeline")
-    listed = {name: _without_items(root["properties"][name]) for name in ("stages", "finally")}
-    return {**root, "properties": {**root["properties"], **listed}}
-
-
-@cache
-def _definition(kind: str) -> dict[str, Any]:
-    """The schema of one kind; the stages in it are judged one by one, and foreign names are known to all kinds."""
-    defs = shipped("pipeline")["$defs"]
-    found: dict[str, Any] = dict(defs[f"{kind}_stage"])
-    note = found["x-flowcraft"]
-    foreign = {**defs["stage"]["x-flowcraft"]["foreign"], **note.get("foreign", {})}
-    found["x-flowcraft"] = {**note, "foreign": foreign}
-    if kind == "stages":
-        found["properties"] = {**found["properties"], "stages": _without_items(found["properties"]["stages"])}
+    found = dict(root if name == "file" else root["$defs"][f"{name}_stage"])
+    inner = {key: _without_items(found["properties"][key]) for key in _LISTS if key in found["properties"]}
+    found["properties"] = {**found["properties"], **inner}
+    if name != "file":  # foreign names are known to all kinds
+        note = found["x-flowcraft"]
+        foreign = {**root["$defs"]["stage"]["x-flowcraft"]["foreign"], **note.get("foreign", {})}
+        found["x-flowcraft"] = {**note, "foreign": foreign}
     return found
 
 
 @cache
-def _quick() -> Quick:
-    return Quick(shipped("pipeline"))
-
-
-def _fits(definition: Mapping[str, Any]) -> Judge:
-    """The quick judge of a definition; what it refuses jsonschema explains."""
-    return _quick().judge(definition)
+def _judge(name: str) -> Judge:
+    """Judges quickly by a definition; what it refuses jsonschema explains."""
+    return Quick(shipped("pipeline")).judge(_definition(name))
 
 
 def _without_items(schema: Mapping[str, Any]) -> dict[str, Any]:
