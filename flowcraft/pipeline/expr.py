@@ -23,7 +23,7 @@ from flowcraft.pipeline.expressions import engine, plain, quoting, shell
 from flowcraft.pipeline.expressions.data import Null, Refused, defined, field_of, kind_of, text_of
 from flowcraft.pipeline.expressions.engine import Files
 from flowcraft.pipeline.expressions.lexer import Piece, bare, fail, pieces
-from flowcraft.pipeline.expressions.references import Comparison, Facts, Reference, facts, shown
+from flowcraft.pipeline.expressions.references import Comparison, Facts, Reference, facts
 from flowcraft.pipeline.expressions.syntax import expression_tree, template_tree
 from flowcraft.pipeline.expressions.work import Work
 
@@ -54,7 +54,7 @@ class Expression:
     @property
     def shows(self) -> frozenset[str]:
         """The ids of the stages that must have run if this is true: `a` of `stages.a.ok and ...`."""
-        return shown(_expression_tree(self.source), True)
+        return _expression_facts(self.source).shows
 
     def value(self, scope: Scope, files: Files | None = None) -> Any:
         """What it stands for; nothing (undefined) is an error."""
@@ -134,14 +134,12 @@ class Script:
     @property
     def references(self) -> tuple[Reference, ...]:
         """The dotted names it uses; raises ExpressionError if it cannot be read."""
-        found = [_piece_facts(self.source, part) for part in _slots(self.source)]
-        return tuple(reference for facts_ in found for reference in facts_.references)
+        return _script_facts(self.source).references
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
         """The dotted names it compares with literal text."""
-        found = [_piece_facts(self.source, part) for part in _slots(self.source)]
-        return tuple(comparison for facts_ in found for comparison in facts_.comparisons)
+        return _script_facts(self.source).comparisons
 
     @property
     def is_static(self) -> bool:
@@ -190,15 +188,7 @@ def _pieces(source: str) -> tuple[Piece, ...]:
 
 @lru_cache(maxsize=4096)
 def _plain_parts(source: str) -> plain.Plain | None:
-    found = _dotted_names(source)
-    if found is None:
-        return plain.plain(source, _pieces(source))
-    parts: list[str | tuple[str, ...]] = []
-    end = 0
-    for match in found:
-        parts += (source[end : match.start()], tuple(match[1].split(".")))
-        end = match.end()
-    return (*parts, source[end:])
+    return plain.plain(source)
 
 
 @lru_cache(maxsize=4096)
@@ -213,42 +203,27 @@ def _slots(source: str) -> tuple[Piece, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _expression_tree(source: str) -> nodes.Expr:
-    return expression_tree(source, bare(source))
-
-
-@lru_cache(maxsize=4096)
 def _expression_facts(source: str) -> Facts:
-    return facts(source, _expression_tree(source))
-
-
-# Most values are names with dots: what they use can be said without a tree.
-_VALUE = re.compile(r"\$\{\{\s*((?:inputs|stages|run)(?:\.[a-z][a-z0-9_]*)+)\s*\}\}", re.ASCII)
-
-
-def _dotted_names(source: str) -> list[re.Match[str]] | None:
-    """The values of a template with nothing but dotted names in it; None for all others."""
-    found = list(_VALUE.finditer(source))
-    return None if len(found) != source.count("${") or "$$" in source else found
-
-
-def _plain_facts(source: str) -> Facts | None:
-    found = _dotted_names(source)
-    if found is None:
-        return None
-    paths = [(match, tuple(match[1].split("."))) for match in found]
-    return Facts(tuple(dict.fromkeys(Reference(path, match.start(1), match[1]) for match, path in paths)))
+    found = plain.condition_facts(source)
+    return facts(source, expression_tree(source, bare(source))) if found is None else found
 
 
 @lru_cache(maxsize=4096)
 def _template_facts(source: str) -> Facts:
-    plain = _plain_facts(source)
-    if plain is not None:
-        return plain
-    parts = _pieces(source)
-    if all(part.kind == "text" for part in parts):
-        return Facts()
-    return facts(source, template_tree(source, list(parts)))
+    found = plain.template_facts(source)
+    return facts(source, template_tree(source, list(_pieces(source)))) if found is None else found
+
+
+@lru_cache(maxsize=4096)
+def _script_facts(source: str) -> Facts:
+    found = plain.template_facts(source)
+    if found is not None:
+        return found
+    each = [facts(source, expression_tree(source, part.tokens)) for part in _slots(source)]
+    return Facts(
+        tuple(reference for one in each for reference in one.references),
+        tuple(comparison for one in each for comparison in one.comparisons),
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcraft.core.errors import ExpressionError
-from flowcraft.pipeline.expr import Template, _plain_parts, _template_code
+from flowcraft.pipeline.expr import Expression, Template, _pieces, _plain_parts, _template_code
 from flowcraft.pipeline.expressions import engine, plain
+from flowcraft.pipeline.expressions.lexer import MAX_TOKENS, bare
+from flowcraft.pipeline.expressions.references import facts
+from flowcraft.pipeline.expressions.syntax import expression_tree, template_tree
 from flowcraft.pipeline.expressions.work import MAX_TEXT, Work
 
 SCOPE: dict[str, Any] = {
@@ -105,3 +108,64 @@ def test_a_text_that_is_too_long_is_refused_as_ever() -> None:
 
     with pytest.raises(ExpressionError, match="longer than"):
         Template("${{ inputs.a }}${{ inputs.a }}").text(long)
+
+
+PATHS = ["stages.a.ok", "stages.b.ok", "stages.a.output", "stages.b.output.risk", "inputs.x", "item", "output", "none"]
+OPERANDS = st.sampled_from(
+    [*PATHS, "'low'", '"low"', "''", "'a b'", "5", "0.5", "-1", "true", "false", "x[0]", "(item)"]
+)
+FILTERED = st.tuples(
+    OPERANDS, st.sampled_from(["", "", "", " | length", "|trim", " | lower | upper", " | default", " | no"])
+)
+COMPARED = st.lists(FILTERED.map("".join), min_size=1, max_size=2).flatmap(
+    lambda sides: st.sampled_from([" == ", "!=", " > ", "<=", " in ", " is "]).map(lambda sign: sign.join(sides))
+)
+CONDITIONS = st.lists(st.tuples(st.sampled_from(["", "", "not ", "not"]), COMPARED).map("".join), max_size=4).flatmap(
+    lambda parts: st.sampled_from([" and ", " or ", "and", " and\n", " or\u00a0", ""]).map(
+        lambda word: word.join(parts)
+    )
+)
+
+
+@given(CONDITIONS, st.sampled_from(["", " ", "\n", " and stages.a.ok", " or not stages.b.ok", "${{"]))
+def test_what_a_condition_uses_is_told_as_with_a_tree(condition: str, end: str) -> None:
+    source = condition + end
+    found = plain.condition_facts(source)
+
+    assert found is None or found == facts(source, expression_tree(source, bare(source)))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "stages.a.ok",
+        " not stages.a.ok ",
+        "stages.a.output.risk != 'low' and stages.b.ok",
+        "output | length > 5",
+        "'low' == stages.a.output | trim or 3 <= inputs.x",
+        "true",
+    ],
+)
+def test_plain_conditions_need_no_tree(condition: str) -> None:
+    assert plain.condition_facts(condition) == facts(condition, expression_tree(condition, bare(condition)))
+
+
+@given(
+    st.lists(VALUES | TEXTS | st.sampled_from(["${{ -5 }}", "${{ 0.5 }}", "${{true}}", "${{ no\u00a0}}"]), max_size=5)
+)
+def test_what_a_template_uses_is_told_as_with_a_tree(parts: list[str]) -> None:
+    source = "".join(parts)
+    found = plain.template_facts(source)
+
+    assert found is None or found == facts(source, template_tree(source, list(_pieces(source))))
+
+
+@pytest.mark.parametrize("value", ["${{ inputs.x\u00a0}}", "${{ a }}" * (MAX_TOKENS + 1), "${{ a" + ".a" * 100 + " }}"])
+def test_what_the_engine_would_refuse_is_refused_when_it_is_read(value: str) -> None:
+    with pytest.raises(ExpressionError):
+        _ = Template(value).references
+
+
+def test_a_condition_of_very_many_parts_is_refused_when_it_is_read() -> None:
+    with pytest.raises(ExpressionError):
+        _ = Expression(" and ".join(["a"] * 3000)).references

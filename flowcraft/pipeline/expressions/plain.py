@@ -1,36 +1,86 @@
-"""Templates that are nothing but text and dotted names, as most are: filled without making code for them.
+"""What can be done without a tree of Jinja2, which takes it a tenth of a millisecond, and code for it a whole one.
 
-Making code takes Jinja2 a millisecond, and most templates are rendered once. Only what is sure to give the same
-text is done here: every name must lead to text, and all of it must be of ordinary size. Else the answer is None,
-and the engine does it, with its own errors.
+Templates that are nothing but text and dotted names, as most are, are filled here, and what they and plain conditions
+(`stages.a.ok and stages.b.output.risk != 'low'`) use is told. Only what is sure to be the same as with a tree is
+said; else the answer is None, and the parser and the engine do it, with their own errors.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowcraft.pipeline.expressions.lexer import Piece
+from flowcraft.pipeline.expressions.filters import FILTERS
+from flowcraft.pipeline.expressions.lexer import MAX_TOKENS
+from flowcraft.pipeline.expressions.references import (
+    KEEPS_PROSE,
+    NO_STAGES,
+    Comparison,
+    Facts,
+    Reference,
+    shown_path,
+)
 from flowcraft.pipeline.expressions.work import MAX_TEXT
 
 Path = tuple[str, ...]
 Plain = tuple[str | Path, ...]
 
-# What a first name never stands for: words of the language, and the functions, which hide a value of that name.
-_TAKEN = frozenset(("true", "True", "false", "False", "none", "None", "not", "and", "or", "in", "is", "if", "else"))
+# As first names these are functions of the engine, whatever value has that name.
 _FUNCTIONS = frozenset(("glob", "read", "range", "loop"))
 
+# A dotted name, with nothing that Jinja2 or the language itself gives a meaning; short, so that no tree is too deep.
+_NAME = (
+    r"(?!(?:[tT]rue|[fF]alse|[nN]one|not|and|or|in|is|if|else|null|NULL|Null|nil|undefined"
+    r"|self|super|caller|varargs|kwargs)\b)[a-zA-Z_]\w*(?:\.[a-zA-Z_]\w*){0,10}(?!\w)"
+)
+_NUMBER = r"\d{1,18}(?:\.\d{1,18})?(?!\w)"
+_VALUE = re.compile(rf"\$\{{\{{\s*(?:({_NAME})|-?{_NUMBER}|true|false)\s*\}}\}}", re.ASCII)
+_OPERAND = rf"""(?:({_NAME})((?:\s*\|\s*[a-z]+(?!\w)){{0,3}})|'([^'\\$]*)'|{_NUMBER}|true(?!\w)|false(?!\w))"""
+_PART = re.compile(rf"\s*(not\s+)?{_OPERAND}(?:\s*(==|!=|<=|>=|<|>)\s*{_OPERAND})?\s*(?:(and|or)(?!\w)|\Z)", re.ASCII)
+_MAX_PARTS = 20
 
-def plain(source: str, parts: Sequence[Piece]) -> Plain | None:
-    """The template as texts and paths of names; None if there is more to it."""
-    found: list[str | Path] = []
-    for part in parts:
-        if part.kind == "text":
-            found.append(source[part.start : part.end])
-            continue
-        path = _path(part)
-        if path is None:
+
+def template_facts(source: str) -> Facts | None:
+    """What a template of texts, dotted names, numbers and booleans uses; None if there is more to it."""
+    found = _values(source)
+    if found is None:
+        return None
+    names = (match for match in found if match[1])
+    return Facts(tuple(Reference(tuple(match[1].split(".")), match.start(1), match[1]) for match in names))
+
+
+def condition_facts(source: str) -> Facts | None:
+    """What names, literals and comparisons of them use that are joined by `and`, or by `or`; None for all else."""
+    references: list[Reference] = []
+    comparisons: list[Comparison] = []
+    shows: list[frozenset[str]] = []
+    given, joint, at = NO_STAGES, None, 0
+    for _ in range(_MAX_PARTS):
+        match = _PART.match(source, at)
+        if match is None or not _known(match) or joint not in (None, match[9] or joint):
             return None
-        found.append(path)
-    return tuple(found)
+        joint, at = match[9] or joint, match.end()
+        sides = [_side(match, first, given) for first in (2, 6)]
+        references += [side for side in sides if side]
+        comparisons += _compared(match, sides)
+        shows.append(_shown(match, True))
+        given |= _shown(match, joint == "and")
+        if not match[9]:
+            union = frozenset().union(*shows) if joint == "and" else frozenset.intersection(*shows)
+            return Facts(tuple(references), tuple(comparisons), union)
+    return None
+
+
+def plain(source: str) -> Plain | None:
+    """The template as texts and paths of names; None if there is more to it."""
+    found = _values(source)
+    if found is None or not all(match[1] and match[1].split(".", 1)[0] not in _FUNCTIONS for match in found):
+        return None
+    parts: list[str | Path] = []
+    end = 0
+    for match in found:
+        parts += (source[end : match.start()], tuple(match[1].split(".")))
+        end = match.end()
+    return (*parts, source[end:])
 
 
 def filled(found: Plain, scope: Mapping[str, Any]) -> str | None:
@@ -53,11 +103,39 @@ def filled(found: Plain, scope: Mapping[str, Any]) -> str | None:
     return text if len(text) <= MAX_TEXT else None
 
 
-def _path(part: Piece) -> Path | None:
-    if part.kind != "value" or part.trims != (False, False):
+def _values(source: str) -> list[re.Match[str]] | None:
+    """The values of a template, if there are no others than names, numbers and booleans, and not very many."""
+    found = list(_VALUE.finditer(source))
+    if len(found) != source.count("${{") or "${%" in source:
         return None
-    kinds = ["dot" if number % 2 else "name" for number in range(len(part.tokens))]
-    if [token.type for token in part.tokens] != kinds or kinds[-1:] != ["name"]:
-        return None
-    names = tuple(str(token.value) for token in part.tokens[::2])
-    return None if names[0] in _TAKEN | _FUNCTIONS else names
+    words = len(found) + 2 * sum(match[0].count(".") for match in found) if len(source) > MAX_TOKENS else 0
+    return found if words <= MAX_TOKENS else None
+
+
+def _known(part: re.Match[str]) -> bool:
+    """Whether there are all filters of a part."""
+    filters = f"{part[3] or ''}{part[7] or ''}"
+    return not filters or all(name.strip() in FILTERS and name.strip() != "default" for name in filters.split("|")[1:])
+
+
+def _side(part: re.Match[str], group: int, given: frozenset[str]) -> Reference | None:
+    name = part[group]
+    return Reference(tuple(name.split(".")), part.start(group), name, given=given) if name else None
+
+
+def _compared(part: re.Match[str], sides: Sequence[Reference | None]) -> list[Comparison]:
+    """The name of a part that is compared with a literal text."""
+    if part[5] not in ("==", "!="):
+        return []
+    return [
+        Comparison(side, literal)
+        for side, filters, literal in ((sides[0], part[3], part[8]), (sides[1], part[7], part[4]))
+        if side and literal is not None and all(name.strip() in KEEPS_PROSE for name in filters.split("|")[1:])
+    ]
+
+
+def _shown(part: re.Match[str], outcome: bool) -> frozenset[str]:
+    """The stages that must have run if a part came out like this."""
+    if not part[2] or part[3] or part[5] or bool(part[1]) is outcome:
+        return NO_STAGES
+    return shown_path(part[2].split("."))

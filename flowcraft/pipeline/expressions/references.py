@@ -5,13 +5,13 @@ around it has shown that they ran: in `x.output if x.ok else ''` the first is sa
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jinja2 import nodes
 
 _CHAIN = re.compile(r"[^\W\d]\w*(?:\s*\.\s*\w+|\s*\[\s*(?:'[^'\n]*'|\"[^\"\n]*\"|-?\d+)\s*\])*")
-_KEEPS_PROSE = ("trim", "lower", "upper", "string", "default")
+KEEPS_PROSE = ("trim", "lower", "upper", "string", "default")
 
 Path = tuple[str | int, ...]
 NO_STAGES: frozenset[str] = frozenset()
@@ -45,10 +45,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a tree uses."""
+    """What a tree uses; `shows` are the stages that must have run if it is true."""
 
     references: tuple[Reference, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    shows: frozenset[str] = NO_STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def facts(text: str, tree: nodes.Node) -> Facts:
     return Facts(
         tuple(sorted(references, key=lambda item: (item.offset, item.optional))),
         tuple(sorted(comparisons, key=lambda item: (item.reference.offset, item.literal))),
+        shown(tree, True),
     )
 
 
@@ -118,9 +120,12 @@ def shown(test: nodes.Node, outcome: bool) -> frozenset[str]:
             frozenset({str(path[1])}) if positive and path[:1] == ("stages",) and "output" in path[2:3] else NO_STAGES
         )
     path, rest, _ = _path(test)
-    if outcome and rest is None and len(path) == 3 and path[0] == "stages" and path[2] == "ok":
-        return frozenset({str(path[1])})
-    return NO_STAGES
+    return shown_path(path) if outcome and rest is None else NO_STAGES
+
+
+def shown_path(path: Sequence[str | int]) -> frozenset[str]:
+    """The stage that must have run if the value at `path` is true."""
+    return frozenset({str(path[1])}) if len(path) == 3 and path[0] == "stages" and path[2] == "ok" else NO_STAGES
 
 
 def _all(text: str, several: Iterable[nodes.Node], place: _Place) -> Iterator[Reference | Comparison]:
@@ -210,7 +215,7 @@ def _compared(text: str, node: nodes.Compare, place: _Place) -> Iterator[Compari
 
 
 def _prose(text: str, node: nodes.Node, literal: str, place: _Place) -> Iterator[Comparison]:
-    while isinstance(node, nodes.Filter) and node.name in _KEEPS_PROSE and node.node is not None:
+    while isinstance(node, nodes.Filter) and node.name in KEEPS_PROSE and node.node is not None:
         node = node.node
     for item in _chain(text, node, place) if isinstance(node, (nodes.Getattr, nodes.Getitem)) else ():
         if isinstance(item, Reference) and not item.dynamic:
