@@ -144,6 +144,7 @@ def test_what_a_condition_uses_is_told_as_with_a_tree(condition: str, end: str) 
         "output | length > 5",
         "'low' == stages.a.output | trim or 3 <= inputs.x",
         "true",
+        "item == 'low'",
     ],
 )
 def test_plain_conditions_need_no_tree(condition: str) -> None:

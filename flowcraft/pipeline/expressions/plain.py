@@ -130,8 +130,12 @@ def _compared(part: re.Match[str], sides: Sequence[Reference | None]) -> list[Co
     return [
         Comparison(side, literal)
         for side, filters, literal in ((sides[0], part[3], part[8]), (sides[1], part[7], part[4]))
-        if side and literal is not None and all(name.strip() in KEEPS_PROSE for name in filters.split("|")[1:])
+        if side and literal is not None and len(side.path) > 1 and _of_prose(filters)
     ]
+
+
+def _of_prose(filters: str) -> bool:
+    return all(name.strip() in KEEPS_PROSE for name in filters.split("|")[1:])
 
 
 def _shown(part: re.Match[str], outcome: bool) -> frozenset[str]:
