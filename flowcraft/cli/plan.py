@@ -51,6 +51,8 @@ def plan(
     from flowcraft.llm.routing import KnownModels
     from flowcraft.pipeline.load import load
     from flowcraft.runner.ceiling import Estimator
+    from flowcraft.runner.choices import models_of_stages
+    from flowcraft.runner.sight import check_stages
     from flowcraft.runner.workspace import Workspace
 
     manager = SettingsManager(settings_path)
@@ -61,6 +63,7 @@ def plan(
         return 0
     with LLMIntegration(manager) as llm:
         rows = plan_rows(pipeline, llm, chosen)
+        check_stages(models_of_stages(pipeline, llm, chosen), llm, place)
         found = Estimator(llm, place, chosen).estimates(pipeline, values)
         caps = {**llm.settings.llm.budget, **pipeline.budget}
     sums = _sums(found, Decimal(str(caps["usd"])) if "usd" in caps else None)
@@ -196,9 +199,10 @@ def _usd(amount: Decimal | None) -> str:
 def _rendered(pipeline: "Pipeline", values: dict[str, Any], place: Any) -> str:
     """The prompts with what is known put in; the rest stays as it is written."""
     from flowcraft.core.errors import FlowcraftError
+    from flowcraft.llm.parts import shown
     from flowcraft.pipeline.model import Prompt
     from flowcraft.pipeline.partial import rendered
-    from flowcraft.runner.tasks import attached
+    from flowcraft.runner.attachments import attached, matching
 
     known = {one.name: values.get(one.name, one.default) for one in pipeline.inputs if not one.secret}
     scope = {"inputs": {name: value for name, value in known.items() if value is not None}}
@@ -211,8 +215,7 @@ def _rendered(pipeline: "Pipeline", values: dict[str, Any], place: Any) -> str:
             if template is not None:
                 parts.append(f"=== {stage.id}: {title}\n{rendered(template, scope, place)}")
         try:
-            files = list(dict.fromkeys(path for glob in stage.reads for path in place.glob(glob)))
-            parts[-1] += attached(place, files)
+            parts[-1] = shown(attached(parts[-1], place, matching(place, stage.reads)))
         except FlowcraftError as error:
             parts.append(f"({error})")
     return "\n\n".join(parts)

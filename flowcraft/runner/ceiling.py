@@ -12,6 +12,7 @@ from typing import Any
 
 from flowcraft.core.errors import FlowcraftError
 from flowcraft.core.values import ModelSettings
+from flowcraft.llm.image_tokens import most_tokens
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.pricebook import rates
 from flowcraft.pipeline.expressions.data import as_json
@@ -19,11 +20,13 @@ from flowcraft.pipeline.expressions.references import Path
 from flowcraft.pipeline.expressions.work import MAX_TEXT
 from flowcraft.pipeline.model import Approval, Command, Function, Inclusion, Pipeline, Prompt, Stage, flat
 from flowcraft.pipeline.sizes import NUMBER, Known, Size, largest, value_size
+from flowcraft.runner.attachments import measured
 from flowcraft.runner.budget import ASSUMED_OUTPUT, MESSAGE_TOKENS
 from flowcraft.runner.checks import JUDGE, VERDICT
 from flowcraft.runner.choices import named_by_stage, stage_model
 from flowcraft.runner.files import INSTRUCTION
 from flowcraft.runner.prompts import MAX_REASONS
+from flowcraft.runner.sight import takes_images
 from flowcraft.runner.workspace import Workspace
 
 BYTES_PER_TOKEN = 4  # of usual text, for the usual price
@@ -138,8 +141,9 @@ class Estimator:
         known = self._known(around, stage)
         contract = stage.output.format != "text" or bool(stage.checks)
         attempts = prompt.attempts if contract else 1
-        base, notes = self._base(stage, prompt, known)
-        usual_in = base // BYTES_PER_TOKEN
+        base, images, notes = self._base(stage, prompt, known, rungs)
+        usual_in = base // BYTES_PER_TOKEN + images
+        base += images
         ceiling: Decimal | None = Decimal(0)
         tokens = before = 0
         for number, rung in enumerate(rungs):
@@ -158,6 +162,7 @@ class Estimator:
         if any(rung.assumed for rung in rungs):
             notes.append(f"no max_tokens: {ASSUMED_OUTPUT} tokens of output are assumed")
         notes += self._window(rungs, usual_in)
+        notes += self._sight(rungs) if images else ()
         return Estimate(
             path=around.prefix + stage.id,
             models=tuple(rung.name for rung in rungs),
@@ -193,16 +198,17 @@ class Estimator:
             assumed=len(known) < len(outputs),
         )
 
-    def _base(self, stage: Stage, prompt: Prompt, known: Known) -> tuple[int, list[str]]:
-        """The bytes of the first question."""
+    def _base(self, stage: Stage, prompt: Prompt, known: Known, rungs: Sequence[Rung]) -> tuple[int, int, list[str]]:
+        """The bytes of the first question, the tokens of its images, and what is to be said of it."""
         notes: list[str] = []
         total = largest(prompt.text, known) + MESSAGE_TOKENS
         total += largest(prompt.system, known) + MESSAGE_TOKENS if prompt.system else 0
+        images = 0
         try:
-            files = [path for glob in stage.reads for path in self._workspace.glob(glob)]
-            total += sum(
-                (self._workspace.root / path).stat().st_size + 2 * len(path) + 80 for path in dict.fromkeys(files)
-            )
+            for file in measured(self._workspace, stage.reads):
+                total += 2 * len(file.path) + 80 + (0 if file.is_image else file.size)
+                if file.is_image:
+                    images += max(most_tokens(file.pixels, model) for rung in rungs for model in rung.models)
         except (OSError, FlowcraftError) as error:
             notes.append(f"files cannot be measured: {error}")
         total += self._schema(stage)
@@ -211,7 +217,7 @@ class Estimator:
         paths = {reference.path for reference in prompt.text.references if reference.path[0] == "stages"}
         endless = sorted(str(path[1]) for path in paths if known.of(path).most >= MAX_TEXT)
         notes += [f"'{name}' may give up to 1 MiB: shorten it with | truncate(2000)" for name in endless]
-        return total, notes
+        return total, images, notes
 
     def _schema(self, stage: Stage) -> int:
         if stage.output.format != "json":
@@ -258,6 +264,14 @@ class Estimator:
     def _window(self, rungs: Sequence[Rung], usual_in: int) -> list[str]:
         small = [rung.name for rung in rungs for model in rung.models[:1] if model.context and usual_in > model.context]
         return [f"about {usual_in} tokens do not fit into the window of {name}" for name in small]
+
+    def _sight(self, rungs: Sequence[Rung]) -> list[str]:
+        unknown = {model.name: None for rung in rungs for model in rung.models if model.vision is None}
+        blind = {model.name: None for rung in rungs for model in rung.models[1:] if not takes_images(self._llm, model)}
+        return [
+            *(f"nobody knows whether '{name}' takes images: set its `vision`" for name in unknown if name not in blind),
+            *(f"'{name}' cannot stand in: it takes no images" for name in blind),
+        ]
 
     def _known(self, around: _Around, stage: Stage) -> Known:
         def file(path: str | None) -> int:

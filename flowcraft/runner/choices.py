@@ -40,7 +40,14 @@ def named_by_stage(pipeline: Pipeline, stage: Stage, name: str) -> Named:
 
 
 def named_models(pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, str]) -> Iterator[Choice]:
-    """The model of every prompt stage for which it is known before the run.
+    """The model of every prompt stage for which it is known before the run; raises as `models_of_stages`."""
+    return (choice for _, choice in models_of_stages(pipeline, llm, models))
+
+
+def models_of_stages(
+    pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, str]
+) -> Iterator[tuple[Stage, Choice]]:
+    """Every prompt stage with each of its models that is known before the run.
 
     Raises UsageError or SettingsError for a stage or model that nobody knows.
     """
@@ -50,10 +57,10 @@ def named_models(pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, s
         if not isinstance(stage.work, Prompt):
             continue
         if named is not ...:
-            yield llm.choose(stage.id, named)
+            yield stage, llm.choose(stage.id, named)
         for rung in stage.work.models[1:] if stage.id not in models else ():
             if rung.is_static:
-                yield llm.choose(stage.id, named_by_stage(owner, stage, rung.source))
+                yield stage, llm.choose(stage.id, named_by_stage(owner, stage, rung.source))
 
 
 def all_stages(pipeline: Pipeline) -> Iterator[tuple[Pipeline, Stage]]:

@@ -29,6 +29,7 @@ from flowcraft.runner.nested import BudgetAccount, Budgets
 from flowcraft.runner.outcome import Attempt, Event, Outcome, Question, StageStarted, Task
 from flowcraft.runner.schedule import Schedule
 from flowcraft.runner.session import Session
+from flowcraft.runner.sight import check_question
 from flowcraft.runner.stages import execute, failed
 from flowcraft.runner.store.fingerprint import digest
 from flowcraft.runner.tasks import Renderer
@@ -288,6 +289,8 @@ class Executions:
         if known:
             end(self._published(task, known), known.attempts)
             return
+        if task.reads and isinstance(task.work, Question):
+            check_question(task.stage, task.work, self.llm)
         self.tell(self._start_of(task, choice))
         if self.session and task.kind != "prompt":
             self.session.command_starts(task)

@@ -20,7 +20,7 @@ from flowcraft.pipeline.load import load
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.pipeline.plan import bind
 from flowcraft.runner.budget import Budget, limits
-from flowcraft.runner.choices import named_models
+from flowcraft.runner.choices import models_of_stages
 from flowcraft.runner.coordinator import Coordinator
 from flowcraft.runner.execution import UNDO_LETTERS
 from flowcraft.runner.executors import open_executor
@@ -30,6 +30,7 @@ from flowcraft.runner.inputs import secret_texts, shown
 from flowcraft.runner.names import Names, RunNames
 from flowcraft.runner.outcome import Event, RunRecord
 from flowcraft.runner.session import Durable, Session, new_id, open_session
+from flowcraft.runner.sight import check_stages
 from flowcraft.runner.store.fingerprint import digest
 from flowcraft.runner.store.ledger import FOLDER
 from flowcraft.runner.tasks import Renderer
@@ -72,7 +73,7 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
     root = Workspace(workspace or ".").root
     with ExitStack() as stack:
         llm = llm or stack.enter_context(LLMIntegration(settings))
-        choices = _usable_models(checked, llm, models or {})
+        choices = _usable_models(checked, llm, models or {}, Workspace(root))
         session = _session(stack, root, checked, values, llm, durable)
         if session:
             session.check_prices(choices)
@@ -118,13 +119,16 @@ def _carried_out(run: Coordinator) -> RunRecord:
     return record
 
 
-def _usable_models(pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, str]) -> tuple[Choice, ...]:
+def _usable_models(
+    pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, str], files: Workspace
+) -> tuple[Choice, ...]:
     """The models that are known before the run, each with a provider that can be made."""
-    choices = tuple(named_models(pipeline, llm, models))
-    for choice in choices:
+    chosen = tuple(models_of_stages(pipeline, llm, models))
+    for _, choice in chosen:
         for model in (choice.model, *choice.fallbacks):
             llm.provider(model)
-    return choices
+    check_stages(chosen, llm, files)
+    return tuple(choice for _, choice in chosen)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A stage becomes a task: its templates are rendered, once, when it starts; by the coordinator, never a worker."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -15,6 +14,7 @@ from flowcraft.pipeline.expr import Expression, Template
 from flowcraft.pipeline.expressions.data import field_of, is_defined, kind_of
 from flowcraft.pipeline.expressions.references import Reference
 from flowcraft.pipeline.model import Approval, Check, Command, Each, Function, Pipeline, Prompt, Stage
+from flowcraft.runner.attachments import attached
 from flowcraft.runner.checks import key_of
 from flowcraft.runner.choices import named_by_stage, stage_model
 from flowcraft.runner.commands import private_file
@@ -23,7 +23,6 @@ from flowcraft.runner.names import Names
 from flowcraft.runner.outcome import Contract, Execution, Invocation, Judgement, Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
-_FENCES = re.compile(r"`{3,}")
 SHOWN_CHARACTERS = 80  # of a template that failed
 
 
@@ -159,7 +158,7 @@ class Renderer:
         opening = (LLMMessage("system", system),) if system.strip() else ()
         ladder = () if stage.id in models else tuple(self._model(stage, one, names) for one in prompt.models[1:])
         return Question(
-            messages=(*opening, LLMMessage("user", text + attached(self.workspace, reads))),
+            messages=(*opening, LLMMessage("user", attached(text, self.workspace, reads))),
             model=self._named(stage, names, models),
             ladder=ladder,
             attempts=prompt.attempts,
@@ -217,17 +216,6 @@ class Renderer:
 
     def _spill(self, name: str, text: str) -> str:
         return private_file(self._spilled / f"{next(self._numbers)}-{name}", text)
-
-
-def attached(workspace: Workspace, paths: Sequence[str]) -> str:
-    """The files as they follow a prompt, each under its path in a fence that it does not contain itself."""
-    parts = []
-    for path in paths:
-        text = workspace.read(path)
-        longest = max((len(run) for run in _FENCES.findall(text)), default=2)
-        fence = "`" * max(3, longest + 1)
-        parts.append(f"\n\n{path}\n{fence}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}")
-    return "".join(parts)
 
 
 def _references(check: Check) -> Iterator[Reference]:

@@ -81,6 +81,16 @@ class Workspace:
 
     def read(self, path: str) -> str:
         """The text of a file; what `read()` in a template does."""
+        data = self.start(path, MAX_READ_BYTES + 1)
+        if len(data) > MAX_READ_BYTES:
+            raise UsageError(f"'{path}' is larger than {MAX_READ_BYTES} bytes", hint="give the model a part of it")
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"'{path}' is not text in UTF-8 (byte {error.start})", hint="convert it first") from error
+
+    def start(self, path: str, size: int) -> bytes:
+        """The first `size` bytes of an ordinary file; raises UsageError."""
         place = self.inside(path)
         try:
             # A FIFO without a writer would block an ordinary open for ever.
@@ -90,13 +100,7 @@ class Workspace:
         with open(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise UsageError(f"'{path}' is not a file", hint="name an ordinary file")
-            data = file.read(MAX_READ_BYTES + 1)
-        if len(data) > MAX_READ_BYTES:
-            raise UsageError(f"'{path}' is larger than {MAX_READ_BYTES} bytes", hint="give the model a part of it")
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"'{path}' is not text in UTF-8 (byte {error.start})", hint="convert it first") from error
+            return file.read(size)
 
     def glob(self, pattern: str) -> list[str]:
         """The files that match, sorted; what `glob()` in a template does.

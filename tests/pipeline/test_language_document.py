@@ -10,7 +10,7 @@ from flowcraft.core import document
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 ERRORS = Path(__file__).parent / "errors"
-AT_RUN_TIME = {"FC300", "FC301", "FC302"}
+AT_RUN_TIME = {"FC300", "FC301", "FC302", "FC303", "FC304"}
 OF_ANY_FILE = {"FC001", "FC002", "FC005", "FC006", "FC007", "FC008", "FC009"}
 
 
