@@ -28,7 +28,7 @@ class RetryPolicy:
 
         A request that may have been paid for without an answer is repeated once at most.
         """
-        ambiguous = error.sent and error.status is None
+        ambiguous = error.sent and (error.status is None or error.status < 400)
         if not error.retryable or attempt > (min(1, self.retries) if ambiguous else self.retries):
             return None
         if error.retry_after_s is not None:

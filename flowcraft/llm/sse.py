@@ -57,18 +57,29 @@ class EventStream(Iterator[Event]):
                 chunk, start = start.removeprefix(_BOM), None
             if self._after_cr or b"\r" in chunk:
                 chunk = self._lf_only(chunk)
-            if self._open or block.begun or len(chunk) > limit or not chunk.endswith(b"\n\n"):
+            ended = chunk.rfind(b"\n\n") + 2 if len(chunk) <= limit else 0
+            if ended > 1:
+                begun = 0
+                if self._open or block.begun:
+                    begun = chunk.find(b"\n\n") + 2
+                    yield from block.events(self._lines(chunk[:begun]))
+                if begun < ended:
+                    yield from self._whole(chunk[begun : ended - 2])
+                chunk = chunk[ended:]
+            if chunk:
                 yield from block.events(self._lines(chunk))
-                continue
-            # Whole events, as services send them: no need to look at each line.
-            for part in chunk[:-2].split(b"\n\n"):
-                if part.startswith(b"data: ") and b"\n" not in part:
-                    yield Event("message", part[6:].decode("utf-8", "replace"), block.id)
-                else:
-                    yield from block.events([*part.split(b"\n"), b""])
         rest = (start or b"") + b"".join(self._open)
         for event in block.events([rest, b""] if rest else [b""]):
             self.residual = event
+
+    def _whole(self, chunk: bytes) -> Iterator[Event]:
+        """Whole events, without the end of the last; as services write them, there is no need to look at each line."""
+        block = self._block
+        for part in chunk.split(b"\n\n"):
+            if part.startswith(b"data: ") and b"\n" not in part:
+                yield Event("message", part[6:].decode("utf-8", "replace"), block.id)
+            else:
+                yield from block.events([*part.split(b"\n"), b""])
 
     def _lf_only(self, chunk: bytes) -> bytes:
         """The chunk with LF as the only line end; a CR at its end ends the line at once."""

@@ -7,7 +7,7 @@ refused, not forgotten. Stop reasons become the finish reasons of `LLMResponse`,
 from collections.abc import Mapping
 from typing import Any
 
-from flowcraft.core.errors import ReplyError, TransportError, UsageError
+from flowcraft.core.errors import ReplyError, UsageError
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Delta, LLMMessage, Usage
 from flowcraft.llm.formats.chat_format import (
@@ -18,10 +18,12 @@ from flowcraft.llm.formats.chat_format import (
     as_json,
     check,
     count,
+    no_text,
+    too_long,
     tools_wanted,
 )
 from flowcraft.llm.parts import ImagePart
-from flowcraft.llm.wire.status import quoted
+from flowcraft.llm.wire.status import ASK_AGAIN, quoted
 
 MAX_TOKENS = 4096  # the service wants a limit; this one every model of it allows
 _FINISH = {
@@ -100,6 +102,11 @@ class Message(Reading):
         """Everything but an error; kinds of events that are new are allowed, and ignored."""
         return "error" not in payload and isinstance(payload.get("type"), str)
 
+    def ends(self, payload: Any) -> bool:
+        """Whether a JSON value is an event that finishes the answer."""
+        ending = payload.get("delta") if isinstance(payload, dict) else None
+        return isinstance(ending, dict) and bool(ending.get("stop_reason"))
+
     def delta(self, payload: Mapping[str, Any], name: str = "delta") -> Delta | None:
         """The delta in one event of a stream; None if there is nothing in it."""
         kind = payload.get("type")
@@ -124,9 +131,12 @@ class Message(Reading):
         """The one delta of an answer that was not streamed."""
         blocks = payload.get("content")
         if not isinstance(blocks, list):
-            raise ReplyError("the service sent no content to take as the answer")
+            raise ReplyError("the service sent no content to take as the answer", hint=ASK_AGAIN)
         self._first_model(payload)
         self._report(payload.get("usage"))
+        for block in blocks:
+            if not isinstance(block, dict):
+                raise no_text(block)
         pieces = [piece for piece in map(self._piece, blocks) if piece]
         end = self._ended(payload.get("stop_reason"))
         if end is None:
@@ -156,7 +166,7 @@ class Message(Reading):
         self._text.add(content)
         self._size += len(content) + len(reasoning)
         if self._size > MAX_ANSWER_CHARS:
-            raise TransportError(f"the answer is longer than {MAX_ANSWER_CHARS} characters")
+            raise too_long()
         return Delta(content=content, reasoning=reasoning, model=self._model, request_id=self.request_id)
 
     def _ended(self, reason: Any) -> Delta | None:
@@ -204,7 +214,7 @@ class Message(Reading):
 def _string(text: Any) -> str:
     if text is None or isinstance(text, str):
         return text or ""
-    raise ReplyError(f"the content of the answer is a {type(text).__name__}, not text")
+    raise no_text(text)
 
 
 MESSAGES = Format(encoded, Message)

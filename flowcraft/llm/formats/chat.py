@@ -13,9 +13,10 @@ from flowcraft.llm.base import ChatRequest, Delta
 from flowcraft.llm.formats.chat_format import CHAT_COMPLETIONS, Format, Reading, Shape, decoded
 from flowcraft.llm.sse import Event, events
 from flowcraft.llm.wire.http import Reply, Wire
-from flowcraft.llm.wire.status import fault_in, refusal, refusal_in_stream
+from flowcraft.llm.wire.status import ASK_AGAIN, NO_SERVICE, fault_in, refusal, refusal_in_stream
 
 Target = tuple[str, Mapping[str, str]]
+_REDIRECTS = (300, 301, 302, 303, 305, 307, 308)
 _GRACE_S = 1.0  # for the usage and [DONE], once the answer is complete
 
 
@@ -118,9 +119,8 @@ def _left_over(residual: Event | None, reply: Reply, reading: Reading) -> Iterat
     if residual is None or reading.finished:
         return
     try:
-        payload = decoded(residual.data)
-        ends = bool(payload["choices"][0]["finish_reason"])
-    except (ValueError, LookupError, TypeError):
+        ends = reading.ends(decoded(residual.data))
+    except ValueError:
         return
     if ends:
         delta = reading.delta(_payload(residual, reply, reading))
@@ -135,9 +135,12 @@ def _payload(event: Event, reply: Reply, reading: Reading) -> Mapping[str, Any]:
         raise IncompleteStream(
             f"the stream of {reply.host} holds something that is not JSON: {reply.quote(event.data)}",
             retryable=True,
+            hint=ASK_AGAIN,
         ) from error
     if payload.__class__ is not dict:
-        raise TransportError(f"the stream of {reply.host} holds no chat answer: {reply.quote(event.data)}")
+        raise TransportError(
+            f"the stream of {reply.host} holds no chat answer: {reply.quote(event.data)}", hint=NO_SERVICE
+        )
     if not (reading.finished or reading.knows(payload)):
         fault = fault_in(payload, reply.secrets)
         if fault is not None:
@@ -170,22 +173,32 @@ def _not_chat(reply: Reply, body: bytes) -> ProviderError:
     except ValueError:
         fault = None
         if reply.content_type.endswith("json") and body.lstrip()[:1] == b"{":
-            return IncompleteStream(f"the answer of {reply.host} is not whole: {reply.quote(body)}", retryable=True)
+            return IncompleteStream(
+                f"the answer of {reply.host} is not whole, or not JSON: {reply.quote(body)}",
+                retryable=True,
+                hint=ASK_AGAIN,
+            )
     if fault is not None:
         return refusal_in_stream(fault, started=False)
     kind = reply.quote(reply.content_type) or "something without a type"
     return TransportError(
         f"{reply.host} answered with {kind} instead of a chat answer: {reply.quote(body)}",
         status=reply.status,
-        hint="check base_url (it usually ends in /v1)",
+        hint=NO_SERVICE,
     )
 
 
+def _redirected(reply: Reply) -> str:
+    try:
+        return urlsplit(reply.headers.get("location", "")).hostname or "another path"
+    except ValueError:
+        return "an address that is none"
+
+
 def _refused(reply: Reply) -> ProviderError:
-    if reply.status // 100 == 3:
-        target = urlsplit(reply.headers.get("location", ""))
+    if reply.status in _REDIRECTS:
         return TransportError(
-            f"{reply.host} redirects to {reply.quote(target.hostname or 'another path')}; nothing was sent there",
+            f"{reply.host} redirects to {reply.quote(_redirected(reply))}; nothing was sent there",
             status=reply.status,
             hint="if you trust that address, set it as base_url",
         )

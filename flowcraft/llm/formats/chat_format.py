@@ -13,9 +13,10 @@ from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Delta, Usage, no_images
 from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.pieces import Pieces
-from flowcraft.llm.wire.status import quoted
+from flowcraft.llm.wire.status import ASK_AGAIN, quoted
 
-MAX_ANSWER_CHARS = 64 * 1024 * 1024
+MAX_ANSWER_CHARS = 16 * 1024 * 1024
+_MOST_TOKENS = 10**15  # more is nonsense, and more than a database takes
 _OURS = ("messages", "model", "stream")
 # What services call an end that is none: OpenRouter, vLLM, DeepSeek.
 _BROKEN_OFF = ("error", "abort", "aborted", "insufficient_system_resource")
@@ -140,6 +141,10 @@ class Reading:
         """Whether this is a part of an answer; if not, it may be an error."""
         return "choices" in payload and "error" not in payload
 
+    def ends(self, payload: Any) -> bool:
+        """Whether a JSON value is an event that finishes the answer."""
+        return isinstance(payload, dict) and bool(_first_choice(payload).get("finish_reason"))
+
     def delta(self, payload: Mapping[str, Any], name: str = "delta") -> Delta | None:
         """The delta in one event of a stream; None if there is nothing in it."""
         usage = _usage(payload["usage"]) if payload.get("usage") else None
@@ -152,13 +157,11 @@ class Reading:
         except (LookupError, TypeError):
             choice = _first_choice(payload)
         part = choice.get(name)
-        content: Any = ""
+        content: Any = part.get("content") if part.__class__ is dict else None
         reasoning = ""
-        if isinstance(part, dict):
-            content = part.get("content")
-            # Nearly every event is a piece of plain text; the rest takes the long way.
-            if len(part) > 1 or content.__class__ is not str or self._content.half or not content.isascii():
-                content, reasoning = self._rich(part)
+        # Nearly every event is a piece of plain text; the rest takes the long way.
+        if content.__class__ is not str or len(part) > 1 or self._content.half or not content.isascii():
+            content, reasoning = self._rich(part)
         finish_reason = choice.get("finish_reason")
         if finish_reason:
             content += self._content.rest()
@@ -170,7 +173,7 @@ class Reading:
             self._text.add(content)
             self._size += len(content) + len(reasoning)
             if self._size > MAX_ANSWER_CHARS:
-                raise TransportError(f"the answer is longer than {MAX_ANSWER_CHARS} characters")
+                raise too_long()
         return Delta(
             content=content,
             reasoning=reasoning,
@@ -184,7 +187,7 @@ class Reading:
         """The one delta of an answer that was not streamed."""
         delta = self.delta(payload, "message")
         if not _first_choice(payload):
-            raise ReplyError("the service sent no choice to take as the answer")
+            raise ReplyError("the service sent no choice to take as the answer", hint=ASK_AGAIN)
         if delta is None or not self.finished:
             raise self.unfinished()
         return delta
@@ -196,7 +199,7 @@ class Reading:
             if self.started
             else "the service ended its answer before it had begun",
             retryable=not self.started,
-            hint="ask again; if it happens often, look at the service's status",
+            hint=ASK_AGAIN,
         )
 
     def complete(self, error: ProviderError, provider: str, model: str) -> None:
@@ -207,8 +210,12 @@ class Reading:
         error.partial_text = error.partial_text or self.text
         error.retryable = error.retryable and not self.started
 
-    def _rich(self, part: Mapping[str, Any]) -> tuple[str, str]:
+    def _rich(self, part: Any) -> tuple[str, str]:
         """Content and reasoning of a part that is more than a piece of plain text."""
+        if part is None:
+            return "", ""
+        if not isinstance(part, dict):
+            raise ReplyError(f"the answer is a {type(part).__name__}, not a message", hint=ASK_AGAIN)
         if part.get("tool_calls") or part.get("function_call"):
             raise tools_wanted()
         self._refusal += str(part.get("refusal") or "")
@@ -264,16 +271,28 @@ def _first_choice(payload: Mapping[str, Any]) -> Mapping[str, Any]:
 def _text(content: Any) -> str:
     if content.__class__ is str:
         return str(content)
-    if not content:
+    if content is None:
         return ""
     if isinstance(content, list):
         return "".join(_part_text(part) for part in content)
-    raise ReplyError(f"the content of the answer is a {type(content).__name__}, not text")
+    raise no_text(content)
 
 
 def _part_text(part: Any) -> str:
-    text = part.get("text") if isinstance(part, dict) else part
-    return text if isinstance(text, str) else ""
+    text = part.get("text") if isinstance(part, dict) else part  # a part without text is of another kind
+    if text is None or isinstance(text, str):
+        return text or ""
+    raise no_text(text)
+
+
+def no_text(content: Any) -> ReplyError:
+    """The error for an answer that has something else where its text should be."""
+    return ReplyError(f"the content of the answer is a {type(content).__name__}, not text", hint=ASK_AGAIN)
+
+
+def too_long() -> TransportError:
+    """The error for an answer without end."""
+    return TransportError(f"the answer is longer than {MAX_ANSWER_CHARS} characters", hint="limit max_tokens")
 
 
 def tools_wanted() -> ReplyError:
@@ -297,7 +316,7 @@ def _usage(reported: Any) -> Usage | None:
 def count(reported: Any, name: str) -> int | None:
     """The number called `name` in what a service reported; None if there is none."""
     value = reported.get(name) if isinstance(reported, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
 
 
 class Format(NamedTuple):

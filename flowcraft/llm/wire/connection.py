@@ -19,6 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import wait_for_write
 
 from flowcraft.core.errors import TransportError
+from flowcraft.llm.wire.chunked import Chunks
 from flowcraft.llm.wire.deadline import Guard
 from flowcraft.llm.wire.head import take_plain
 
@@ -34,7 +35,12 @@ current = _Current()
 
 
 class _Answer(http.client.HTTPResponse):
-    """Notes when its first byte is there: until then a dead old connection may be replaced."""
+    """Notes when its first byte is there: until then a dead old connection may be replaced.
+
+    Passes over all interim answers, not only "100 Continue", and reads chunks as they come.
+    """
+
+    _chunks: Chunks | None = None
 
     def begin(self) -> None:
         guard = current.guard
@@ -44,6 +50,26 @@ class _Answer(http.client.HTTPResponse):
             if take_plain(self, seen):
                 return
         super().begin()
+        while self.status // 100 == 1 and self.status != http.client.SWITCHING_PROTOCOLS:
+            self.headers = self.msg = None  # type: ignore[assignment]  # so that it begins again
+            super().begin()
+
+    def read1(self, n: int = -1) -> bytes:
+        """What of the body is there, but at least a byte, unless it has ended."""
+        if not self.chunked or self.isclosed():
+            return super().read1(n)
+        if self._chunks is None:
+            self._chunks = Chunks()
+        while True:
+            block = self.fp.read1(n)
+            if not block and not self._chunks.over:
+                raise http.client.IncompleteRead(b"")
+            body = self._chunks.body(block)
+            if self._chunks.ended or not block:
+                self.close()
+                return body
+            if body:
+                return body
 
 
 class _Socket(socket.socket):

@@ -11,7 +11,7 @@ import urllib3
 
 from flowcraft.core.errors import DeadlineError, FlowcraftError, IncompleteStream, ProviderError, TransportError
 from flowcraft.llm.wire.deadline import Guard
-from flowcraft.llm.wire.status import quoted
+from flowcraft.llm.wire.status import ASK_AGAIN, quoted
 
 FOREIGN: tuple[type[Exception], ...] = (
     requests.RequestException,
@@ -19,9 +19,14 @@ FOREIGN: tuple[type[Exception], ...] = (
     http.client.HTTPException,
     OSError,
     ValueError,
-    OverflowError,  # a chunk size of 30 digits
-    MemoryError,  # one of 12
     AttributeError,  # urllib3, when the connection is broken under its hands
+)
+
+_NOT_HTTP = (
+    http.client.LineTooLong,
+    http.client.BadStatusLine,
+    http.client.UnknownProtocol,
+    urllib3.exceptions.InvalidHeader,  # two lengths
 )
 
 
@@ -68,16 +73,14 @@ def _no_answer(error: BaseException, root: BaseException, guard: Guard, host: st
 
 def _broken_answer(error: BaseException, root: BaseException, host: str) -> ProviderError:
     if isinstance(error, urllib3.exceptions.DecodeError):
-        return TransportError(f"the compressed answer of {host} is corrupt")
-    if isinstance(root, (http.client.LineTooLong, http.client.BadStatusLine)) or type(root) in (
-        http.client.HTTPException,
-        ValueError,
-        OverflowError,
-        MemoryError,
-    ):
-        return TransportError(f"{host} does not speak HTTP as it should: {_brief(root)}", hint="check base_url")
+        hint = "look at what is between here and the service: nobody asked for compression"
+        return TransportError(f"the compressed answer of {host} is corrupt", hint=hint)
+    if isinstance(root, _NOT_HTTP) or type(root) in (http.client.HTTPException, ValueError):
+        return TransportError(f"{host} does not speak HTTP as it should: {_said(root)}", hint="check base_url")
     reason = getattr(root, "strerror", None)
-    return IncompleteStream(f"the answer of {host} was cut off" + (f": {reason}" if reason else ""), retryable=True)
+    return IncompleteStream(
+        f"the answer of {host} was cut off" + (f": {reason}" if reason else ""), retryable=True, hint=ASK_AGAIN
+    )
 
 
 def _tls_failure(root: ssl.SSLError, host: str) -> ProviderError:
@@ -104,6 +107,11 @@ def _root(error: BaseException) -> BaseException:
             break
         error = below
     return error
+
+
+def _said(root: BaseException) -> str:
+    # The other kinds quote what was received, which may be an echo of the request.
+    return quoted(str(root)) if isinstance(root, (http.client.LineTooLong, ValueError)) else type(root).__name__
 
 
 def _brief(root: BaseException) -> str:

@@ -8,7 +8,6 @@ kept connection which turns out to be dead before the first byte is replaced onc
 import os
 import re
 from collections.abc import Iterator, Mapping
-from http.client import IncompleteRead
 from types import TracebackType
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -25,7 +24,7 @@ from flowcraft.llm.wire.deadline import Guard
 from flowcraft.llm.wire.failure import FOREIGN, translated
 from flowcraft.llm.wire.status import quoted, request_id
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 32 * 1024 * 1024
 _PIECE = 65536
 _HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
 
@@ -152,35 +151,30 @@ class Reply:
         raw = self._raw
         plain = not self.headers.get("content-encoding")
         try:
-            if raw.chunked:
-                yield from raw.read_chunked(_PIECE, decode_content=True)
-            else:
-                # Not `stream` or `read`: on a body that is not chunked, it waits until 64 KiB are there.
-                while data := raw.read1(_PIECE, decode_content=True):
-                    yield data
-                    if plain and raw.length_remaining == 0:  # saves a read that finds nothing
-                        break
+            # Not `stream`, `read` or `read_chunked`: they wait until 64 KiB, or those of one chunk, are there.
+            while data := raw.read1(_PIECE, decode_content=True):
+                yield data
+                if plain and raw.length_remaining == 0:  # saves a read that finds nothing
+                    break
             self.guard.check()  # an end that we made ourselves is no end
         except FOREIGN as error:
             failure = translated(error, self.guard, self.host)
         else:
             self._ended = True
             return
-        cut = failure.__cause__
-        if plain and isinstance(cut, IncompleteRead) and isinstance(cut.partial, bytes):
-            yield cut.partial  # what had come of a chunk that was cut
         raise failure from failure.__cause__
 
     def read(self, limit: int = MAX_BODY_BYTES) -> bytes:
         """The whole body; raises TransportError if it is larger than `limit` bytes."""
         if self.headers.get("content-encoding"):
-            limit //= 4  # nobody asked for compression, so this may be a bomb
+            limit //= 2  # nobody asked for compression, so this may be a bomb
         pieces, size = [], 0
         for piece in self.chunks():
             pieces.append(piece)
             size += len(piece)
             if size > limit:
-                raise TransportError(f"the answer of {self.host} is larger than {limit} bytes")
+                hint = "ask for less, or look at what answers there: no model writes so much"
+                raise TransportError(f"the answer of {self.host} is larger than {limit} bytes", hint=hint)
         return b"".join(pieces)
 
     def opening(self, limit: int = _PIECE, seconds: float = 2.0) -> bytes:

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 from flowcraft.core.errors import AuthError, ProviderError, QuotaError, RateLimitError
 
 QUOTE_CHARS = 500
+ASK_AGAIN = "ask again; if it happens often, look at the service's status"
+NO_SERVICE = "check base_url (it usually ends in /v1)"
+_PASSING = (408, 425, 500, 502, 503, 504, 529)  # and 429; what the service itself calls worth another try
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-requestid", "x-amzn-requestid", "x-ds-request-id", "cf-ray")
 _DECIMAL = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*", re.ASCII)
 
@@ -26,6 +29,7 @@ _LONG = {"context_length_exceeded", "exceed_context_size_error", "request_too_la
 _REQUEST |= {"not_supported_error"} | _UNWANTED | _LONG
 # Said inside an answer, these words stand for the status that would have been sent before it.
 _STATUS = {"rate_limit_error": 429, "overloaded_error": 529, "timeout_error": 504, "api_error": 500}
+_STATUS |= {"server_error": 500}
 
 
 class Fault(NamedTuple):
@@ -110,10 +114,10 @@ def _refusal(status: int, words: frozenset[str], said: str) -> ProviderError:
             f"the service knows no such model or address: {said}",
             hint="check the name of the model and base_url (it usually ends in /v1)",
         )
-    if status >= 500:
-        return ProviderError(f"the service failed: {said}", retryable=status != 501, hint="try later")
+    if 500 <= status < 600:
+        return ProviderError(f"the service failed: {said}", retryable=status in _PASSING, hint="try later")
     return ProviderError(
-        f"the service refused the request: {said}", retryable=status in (408, 425), hint=_way_out(status, words)
+        f"the service refused the request: {said}", retryable=status in _PASSING, hint=_way_out(status, words)
     )
 
 
