@@ -135,6 +135,7 @@ class _Settings:
             budget=_budget(llm.get("budget", {})),
             on_exceed=llm.get("budget", {}).get("on_exceed", "stop"),
             prices={name: _prices(prices) for name, prices in llm.get("prices", {}).get("override", {}).items()},
+            unknown_prices=llm.get("prices", {}).get("unknown", "refuse"),
         )
         models = {name: self._model(name, entry, settings) for name, entry in llm.get("models", {}).items()}
         return Settings(

@@ -74,6 +74,7 @@ class LLMSettings:
 
     `prices` are by the name a model is used by, for models that bring none. `budget` is for one run,
     `usd`, `tokens` and more; what is not limited is not in it. `on_exceed` is stop or ask.
+    `unknown_prices` is refuse or allow: what a budget in money does with a model whose price nobody knows.
     `telemetry` is off, otel or otel+cost.
     """
 
@@ -87,6 +88,7 @@ class LLMSettings:
     budget: Mapping[str, Decimal | int] = field(default_factory=dict)
     on_exceed: str = "stop"
     prices: Mapping[str, Prices] = field(default_factory=dict)
+    unknown_prices: str = "refuse"
     telemetry: str = "off"
 
     @property

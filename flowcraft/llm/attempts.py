@@ -27,7 +27,7 @@ from flowcraft.llm.base import Answer, BaseLLMProvider, ChatRequest, Delta, Delt
 from flowcraft.llm.calls import CallFinished, CallObserver, CallStarted, Event
 from flowcraft.llm.factory import code_of, is_ours
 from flowcraft.llm.limits import Limiter
-from flowcraft.llm.pricebook import rates
+from flowcraft.llm.pricebook import billed
 from flowcraft.llm.routing import Choice
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,7 @@ class Attempt:
         response = self.answer.response()
         cost = response.cost
         if cost is None:
-            listed = model.prices is not None or self._call.provider(model).at_list_price
-            price = rates(model) if listed else None
+            price = billed(model, at_list_price=self._call.provider(model).at_list_price)
             cost = price.cost(response.usage) if price else None
         response = replace(response, provider=model.provider, model=response.model or model.model, cost=cost)
         self._tell(response=response)

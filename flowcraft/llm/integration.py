@@ -29,6 +29,7 @@ from flowcraft.llm.calls import CallObserver, Observers
 from flowcraft.llm.factory import LLMProviderFactory, ProviderNames
 from flowcraft.llm.limits import Limiter
 from flowcraft.llm.otel import INSTALL, OpenTelemetry
+from flowcraft.llm.pricebook import Rates, billed
 from flowcraft.llm.routing import Choice, Named, choose
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ class LLMIntegration:
             if model.name not in self._made:
                 self._made[model.name] = LLMProviderFactory.create(model)
             return self._made[model.name]
+
+    def rates(self, model: ModelSettings) -> Rates | None:
+        """What single calls to `model` are billed; None if nobody knows, or if a login or plan is used."""
+        return billed(model, at_list_price=self.provider(model).at_list_price)
 
     def chat_completion(
         self,

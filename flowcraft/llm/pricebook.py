@@ -52,6 +52,11 @@ def rates(model: ModelSettings) -> Rates | None:
     return _listed(model.provider, model.model, model.base_url)
 
 
+def billed(model: ModelSettings, *, at_list_price: bool) -> Rates | None:
+    """What single calls to `model` are billed; None also where a login or plan is used instead of the list's price."""
+    return rates(model) if at_list_price or model.prices is not None else None
+
+
 @lru_cache(maxsize=256)  # asked twice for each call, and books do not change
 def _listed(provider: str, name: str, base_url: str | None) -> Rates | None:
     return _in_book(provider, name, base_url) or _elsewhere(name, base_url)

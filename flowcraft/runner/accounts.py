@@ -5,6 +5,7 @@ Answers that this run had paid for before it was killed, and never made use of, 
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import LLMMessage, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallStarted
+from flowcraft.llm.integration import LLMIntegration
 from flowcraft.runner.budget import Amounts, Budget, used, worst_case
 from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Attempt
@@ -22,6 +24,15 @@ from flowcraft.runner.store.records import CallRow
 MAX_WAIT_S = 60.0  # longer wishes end a call at once, in a resumed run, too
 
 
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that is being worked on, and the how manieth process this is that does."""
+
+    number: int
+    session: int
+    id: str
+
+
 class Account:
     """Kept by one stage in one session of a run; its calls may come from any thread, one at a time.
 
@@ -30,20 +41,19 @@ class Account:
 
     def __init__(
         self,
-        run: int,
-        session: int,
+        run: OpenRun,
         path: str,
         *,
-        run_id: str,
         ledger: Ledger,
+        llm: LLMIntegration,
         budget: Budget | Budgets,
         earlier: Sequence[CallRow] = (),
     ) -> None:
-        self.run_id = run_id
+        self.run_id = run.id
         self.attempts = tuple(call.attempt for call in earlier)
         self.wait_s = _left_of_wait(earlier[-1]) if earlier else 0.0
-        self._run, self._session, self._path = run, session, path
-        self._ledger, self._budget = ledger, budget
+        self._run, self._path = run, path
+        self._ledger, self._budget, self._llm = ledger, budget, llm
         self._unused = [call for call in earlier if call.state == "answered" and not call.settled]
         self._key = ""
         self._last = 0
@@ -64,10 +74,10 @@ class Account:
 
     def started(self, call: CallStarted) -> None:
         """Reserve and write down; raises BudgetError, LedgerError or Cancelled, and then nothing is sent."""
-        worst = worst_case(call.choice, call.request, self._budget.limit)
+        worst = worst_case(self._llm, call.choice, call.request, self._budget.limit)
         self._budget.reserve(worst, call.request.scope)
         try:
-            number = self._ledger.call_started(self._run, self._session, self._path, self._key, call, worst)
+            number = self._ledger.call_started(self._run.number, self._run.session, self._path, self._key, call, worst)
         except BaseException:
             self._budget.settle(worst, {})
             raise

@@ -18,6 +18,7 @@ from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Usage
 from flowcraft.llm.image_tokens import most_tokens
+from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.parts import ImagePart
 from flowcraft.llm.pricebook import rates
 from flowcraft.llm.routing import Choice
@@ -48,19 +49,24 @@ def limits(given: Mapping[str, Any]) -> dict[str, Decimal]:
     return made
 
 
-def worst_case(choice: Choice, request: ChatRequest, units: Mapping[str, Any]) -> dict[str, Decimal]:
+def worst_case(
+    llm: LLMIntegration, choice: Choice, request: ChatRequest, units: Mapping[str, Any]
+) -> dict[str, Decimal]:
     """The most that one call can use, in those `units` that can be known; raises BudgetError without a price."""
     input_tokens = _input_tokens(request, choice.model) if "tokens" in units or "usd" in units else 0
-    price, model = rates(choice.model), choice.model
+    model = choice.model
+    listed, price = rates(model), llm.rates(model)
     asked = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
-    output_tokens = asked or model.max_tokens or (price.max_output if price else None) or ASSUMED_OUTPUT
+    output_tokens = asked or model.max_tokens or (listed.max_output if listed else None) or ASSUMED_OUTPUT
     worst = {"calls": Decimal(1)}
     if "tokens" in units:
         worst["tokens"] = Decimal(input_tokens + output_tokens)
     if "usd" in units:
-        if price is None:
-            raise _priceless(model.name)
-        worst["usd"] = price.ceiling(input_tokens, output_tokens)
+        if price is None and llm.settings.llm.unknown_prices == "refuse":
+            what, hint = priceless(model)
+            raise BudgetError(what, unit="usd", hint=hint)
+        if price:
+            worst["usd"] = price.ceiling(input_tokens, output_tokens)
     return worst
 
 
@@ -196,9 +202,15 @@ def amount_text(unit: str, amount: Decimal) -> str:
     return f"{amount:.1f} s" if unit == "time" else f"{amount.normalize():f} {unit}"
 
 
-def _priceless(name: str) -> BudgetError:
-    hint = f"llm: {{models: {{{name}: {{prices: {{input: ..., output: ...}}}}}}}}, or a budget in calls or credits"
-    return BudgetError(f"the run has a budget in money, but '{name}' has no known price", unit="usd", hint=hint)
+def priceless(model: ModelSettings) -> tuple[str, str]:
+    """Why a budget in money cannot hold calls to `model`, and what to do."""
+    what = "is used on a login or plan, which bills no single call" if rates(model) else "has no known price"
+    prices = f"llm: {{models: {{{model.name}: {{prices: {{input: ..., output: ...}}}}}}}}"
+    return (
+        f"the run has a budget in money, but '{model.name}' {what}",
+        f"a budget in calls or tokens; or say what it costs: {prices}; "
+        "or leave such calls out of the budget: llm: {prices: {unknown: allow}}",
+    )
 
 
 def _amount(unit: str, text: str) -> Decimal:

@@ -14,7 +14,7 @@ from flowcraft.core.errors import FlowcraftError
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.image_tokens import most_tokens
 from flowcraft.llm.integration import LLMIntegration
-from flowcraft.llm.pricebook import rates
+from flowcraft.llm.pricebook import Rates, rates
 from flowcraft.pipeline.expressions.data import as_json
 from flowcraft.pipeline.expressions.references import Path
 from flowcraft.pipeline.expressions.work import MAX_TEXT
@@ -37,9 +37,10 @@ ASKED_TWICE = 2  # a judge that gives no verdict is asked once more
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One model of a ladder: what one call may use. `price_of` is None where nobody knows the price."""
+    """One tier of a ladder: what one call may use, and what its models are billed by, None where nobody knows."""
 
     models: tuple[ModelSettings, ...]
+    rates: tuple[Rates | None, ...]
     output: int
     assumed: bool
 
@@ -49,9 +50,8 @@ class Rung:
 
     def price(self, tokens_in: int, tokens_out: int) -> Decimal | None:
         """The most that a call costs, whichever model of the tier answers."""
-        known = [rates(model) for model in self.models]
-        costs = [rate.ceiling(tokens_in, tokens_out) for rate in known if rate]
-        return max(costs) if len(costs) == len(known) else None
+        costs = [rate.ceiling(tokens_in, tokens_out) for rate in self.rates if rate]
+        return max(costs) if len(costs) == len(self.models) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +194,7 @@ class Estimator:
         known = [output for output in outputs if output]
         return Rung(
             models=models,
+            rates=tuple(self._llm.rates(model) for model in models),
             output=max([*known, *([] if len(known) == len(outputs) else [ASSUMED_OUTPUT])]),
             assumed=len(known) < len(outputs),
         )
@@ -247,7 +248,7 @@ class Estimator:
         return total, tokens
 
     def _judged(self, stage: Stage, around: _Around, times: int) -> Estimate:
-        size = Rung(models=(), output=self._size_of(stage, around).most, assumed=False)
+        size = Rung(models=(), rates=(), output=self._size_of(stage, around).most, assumed=False)
         cost, tokens = self._verdicts(stage, [size], around, self._known(around, stage))
         asks = sum(1 for check in stage.checks if check.ask)
         return Estimate(

@@ -303,7 +303,7 @@ class Executions:
         if self.session:
             account = self.session.account(task, Budgets(self.session.budget, budgets) if budgets else None)
         elif budgets:
-            account = BudgetAccount(Budgets(None, budgets))
+            account = BudgetAccount(Budgets(None, budgets), self.llm)
         future = self.executor.submit(execute, task, self.llm, self.inbox.put, place.limits.scope, account)
         future.add_done_callback(lambda done: self.inbox.put(Landed(task.path, done)))
 

@@ -9,6 +9,7 @@ from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import LLMMessage, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallStarted
+from flowcraft.llm.integration import LLMIntegration
 from flowcraft.runner.budget import Amounts, Budget, used, worst_case
 from flowcraft.runner.outcome import Attempt
 
@@ -50,8 +51,9 @@ class BudgetAccount:
     attempts: tuple[Attempt, ...] = ()
     wait_s = 0.0
 
-    def __init__(self, budgets: Budgets) -> None:
+    def __init__(self, budgets: Budgets, llm: LLMIntegration) -> None:
         self._budgets = budgets
+        self._llm = llm
         self._reserved: dict[str, Amounts] = {}
 
     def recalled(
@@ -62,7 +64,7 @@ class BudgetAccount:
 
     def started(self, call: CallStarted) -> None:
         """Reserve the worst case; raises BudgetError, and then nothing is sent."""
-        worst = worst_case(call.choice, call.request, self._budgets.limit)
+        worst = worst_case(self._llm, call.choice, call.request, self._budgets.limit)
         self._budgets.reserve(worst, call.request.scope)
         self._reserved[call.id] = worst
 

@@ -4,6 +4,7 @@ The coordinator asks here before it starts a task, and tells here how it ended. 
 has ended in this run (`resume`), the same question was answered in another run (cache), the user said so (`--from`).
 """
 
+import logging
 import re
 import secrets
 import shutil
@@ -17,11 +18,10 @@ from typing import Any
 
 from flowcraft.core.errors import LedgerError, StageError, UsageError
 from flowcraft.llm.integration import LLMIntegration
-from flowcraft.llm.pricebook import rates
 from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Pipeline
-from flowcraft.runner.accounts import Account
-from flowcraft.runner.budget import AskMore, Budget, limits
+from flowcraft.runner.accounts import Account, OpenRun
+from flowcraft.runner.budget import AskMore, Budget, limits, priceless
 from flowcraft.runner.leftovers import end_programs
 from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Outcome, RunRecord, Task
@@ -30,6 +30,8 @@ from flowcraft.runner.store.fingerprint import Fingerprint, digest, fingerprint
 from flowcraft.runner.store.ledger import FOLDER, Ledger, NewRun, file_hash
 from flowcraft.runner.store.records import CallRow, Records, StageRow
 from flowcraft.runner.store.runlock import RunLock
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,12 +123,12 @@ class Session:
     def check_prices(self, choices: Iterable[Choice]) -> None:
         """Refuse a model without a price where the run has a budget in money; raises UsageError."""
         for model in (model for choice in choices for model in (choice.model, *choice.fallbacks)):
-            if "usd" in self.budget.limit and rates(model) is None:
-                raise UsageError(
-                    f"the run has a budget in money, but the price of '{model.name}' is not known",
-                    hint=f"llm: {{models: {{{model.name}: {{prices: {{input: ..., output: ...}}}}}}}}, "
-                    "or a budget in calls, tokens or credits",
-                )
+            if "usd" not in self.budget.limit or self._llm.rates(model):
+                continue
+            what, hint = priceless(model)
+            if self._llm.settings.llm.unknown_prices == "refuse":
+                raise UsageError(what, hint=hint)
+            log.warning("%s: its calls do not count in it (llm.prices.unknown: allow)", what)
 
     def settled(self, path: str, kind: str) -> Outcome | None:
         """The end of a stage that is not even looked at: another run's result, or one nobody asked for."""
@@ -174,11 +176,10 @@ class Session:
     def account(self, task: Task, budget: Budgets | None = None) -> Account:
         """What keeps the books of one task; `budget` holds that of the run and more."""
         return Account(
-            self._run,
-            self._number,
+            OpenRun(self._run, self._number, self.run_id),
             task.path,
-            run_id=self.run_id,
             ledger=self.ledger,
+            llm=self._llm,
             budget=budget or self.budget,
             earlier=self._earlier.get(task.path, ()),
         )

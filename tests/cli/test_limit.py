@@ -58,7 +58,7 @@ def test_a_higher_limit_that_is_typed_lets_the_run_go_on(world: World) -> None:
     assert code == 0, shown
     assert "the budget of 2 calls is not enough: 2 calls used" in shown
     assert "a limit has to be an amount above the old one" in shown
-    assert len(world.asked) == 4
+    assert len(world.asked) == 5
 
 
 @pytest.mark.parametrize(("typed", "code"), [(b"\n", 1), (b"\x03", 130)])
@@ -68,7 +68,7 @@ def test_without_a_new_limit_the_run_stops_and_can_be_resumed(world: World, type
     assert (ended, len(world.asked)) == (code, 2), shown
     assert "continue with: flowcraft resume" in shown
     assert world.run("resume", "--budget", "calls=20")[0] == 0
-    assert (len(world.asked), world.broken()) == (4, [])
+    assert (len(world.asked), world.broken()) == (5, [])
 
 
 def test_nobody_is_asked_where_there_is_no_terminal(world: World) -> None:

@@ -1,63 +1,18 @@
-"""Runs that are kept: resumed, cached, started in the middle, held to a budget; a real database, a scripted model."""
+"""Runs that are kept: resumed, cached, started in the middle; a real database, a scripted model."""
 
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
-from fakes import Reply, ScriptedProvider, llm_of
+from fakes import ScriptedProvider, llm_of
+from kept_runs import CHAIN, PRICES, echo, ends, run_
 
 from flowcraft.core.errors import LedgerError, RateLimitError, TransportError, UsageError
-from flowcraft.core.values import Prices
-from flowcraft.llm.base import BaseLLMProvider, Usage
-from flowcraft.runner.outcome import Event, RunRecord, StageStarted
+from flowcraft.runner.outcome import Event, StageStarted
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.session import Durable
 from flowcraft.runner.store.records import open_records
-
-PRICES = Prices(input=Decimal(1), output=Decimal(2))
-
-CHAIN = """
-flowcraft: 1
-stages:
-  - id: first
-    prompt: one
-    output: {save: first.txt}
-  - id: second
-    prompt: two after ${{ stages.first.output }}
-  - id: third
-    prompt: three after ${{ stages.second.output }}
-outputs: {result: "${{ stages.third.output }}"}
-"""
-
-
-def run_(
-    text: str,
-    model: BaseLLMProvider,
-    *,
-    settings: Mapping[str, Any] | None = None,
-    prices: Prices | None = PRICES,
-    events: list[Event] | None = None,
-    inputs: Mapping[str, Any] | None = None,
-    **durable: Any,
-) -> RunRecord:
-    Path("p.yaml").write_text(dedent(text))
-    with llm_of(model, None, prices, **(settings or {})) as llm:
-        listener = events.append if events is not None else None
-        return run_pipeline("p.yaml", inputs, llm=llm, jobs=1, durable=Durable(**durable), on_event=listener)
-
-
-def ends(record: RunRecord) -> dict[str, str]:
-    """How each stage ended: its status, or where its result is from."""
-    return {
-        one.path: "cached" if one.cached_from else "resumed" if one.resumed else one.status for one in record.outcomes
-    }
-
-
-def echo() -> ScriptedProvider:
-    return ScriptedProvider(otherwise=lambda request: f"<{request.messages[-1].content}>")
 
 
 def test_a_failed_run_goes_on_where_it_failed() -> None:
@@ -225,64 +180,6 @@ def test_a_run_that_is_misspelt_is_refused_with_the_nearest() -> None:
         run_(CHAIN, echo(), resume=done.id[:-1] + "x")
 
     assert done.id in str(caught.value.hint)
-
-
-def test_a_budget_in_calls_stops_the_run_and_a_higher_one_continues_it() -> None:
-    model = echo()
-    stopped = run_(CHAIN, model, budget={"calls": "2"})
-
-    record = run_(CHAIN, model, resume=stopped.id, budget={"calls": "3"})
-
-    assert "the budget of 2 calls is not enough: 2 calls used" in str(stopped.outcomes[2].error)
-    assert (stopped.status, record.status, len(model.requests)) == ("failed", "succeeded", 3)
-
-
-def test_money_is_reserved_for_the_worst_case_before_a_call() -> None:
-    model = echo()
-    text = CHAIN.replace("prompt: one", "prompt: one\n    params: {max_tokens: 100}")
-
-    record = run_(text, model, budget={"usd": "0.0002"})
-
-    # 19 tokens of input at most, and 100 of output: $0.000219
-    assert "the next call may need $0.0002" in str(record.outcomes[0].error)
-    assert model.requests == []
-
-
-def test_what_was_reported_counts_not_what_was_reserved() -> None:
-    text = "flowcraft: 1\ndefaults: {params: {max_tokens: 100}}\n" + CHAIN.replace("\nflowcraft: 1\n", "")
-    model = echo()
-
-    record = run_(text, model, budget={"usd": "0.0004"})
-
-    # each call reserves about $0.00023 and uses $0.00002
-    assert (record.status, len(model.requests)) == ("succeeded", 3)
-
-
-def test_a_model_without_a_price_is_refused_before_the_first_call_of_a_run_with_a_budget_in_money() -> None:
-    model = echo()
-
-    with pytest.raises(UsageError, match="the price of 'small' is not known"):
-        run_(CHAIN, model, prices=None, budget={"usd": "5"})
-
-    assert model.requests == []
-
-
-def test_a_budget_of_the_settings_holds_for_every_run() -> None:
-    record = run_(CHAIN, echo(), settings={"budget": {"tokens": 20}})
-
-    assert "budget of 20 tokens" in str(record.outcomes[0].error)
-
-
-def test_a_call_without_reported_usage_counts_as_reserved() -> None:
-    model = ScriptedProvider(otherwise=Reply(content="x", usage=Usage()))
-    text = CHAIN.replace("prompt: one", "prompt: one\n    params: {max_tokens: 100}")
-
-    run = run_(text, model, budget={"tokens": "5000"})
-
-    with open_records(Path.cwd()) as (records, _):
-        calls = records.calls(records.run(run.id).number)
-        spent = records.spent(records.run(run.id).number)
-    assert spent["tokens"] == sum(call.reserved["tokens"] for call in calls)
 
 
 def test_a_wait_that_the_service_asked_for_is_kept_by_a_resume() -> None:
