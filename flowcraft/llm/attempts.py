@@ -44,7 +44,7 @@ class Attempt:
         self._call = call
         self._event = event
         self._number = number
-        self._id = uuid.uuid4().hex
+        self._id = ""
         self._start_s = time.monotonic()
         self._told = False
 
@@ -64,6 +64,7 @@ class Attempt:
         self._start_s = time.monotonic()
         if self._call.observer:
             self._told = True
+            self._id = uuid.uuid4().hex
             self._call.observer.started(
                 CallStarted(id=self._id, choice=self.choice, request=request, event=self._event, attempt=self._number)
             )
@@ -71,12 +72,8 @@ class Attempt:
     def finished(self) -> LLMResponse:
         """The whole answer with its cost; raises IncompleteStream if it is not whole."""
         model = self.choice.model
-        response = self.answer.response()
-        cost = response.cost
-        if cost is None:
-            price = billed(model, at_list_price=self._call.provider(model).at_list_price)
-            cost = price.cost(response.usage) if price else None
-        response = replace(response, provider=model.provider, model=response.model or model.model, cost=cost)
+        price = billed(model, at_list_price=self._call.provider(model).at_list_price)
+        response = self.answer.response(price.cost(self.answer.usage) if price else None)
         self._tell(response=response)
         seconds = time.monotonic() - self._start_s
         log.info("%s answered in %.2f s: %s, %s", model.name, seconds, response.finish_reason, _tokens(response))

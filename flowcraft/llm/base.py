@@ -164,7 +164,12 @@ class Answer:
         """What has arrived of the answer's text."""
         return self._content.text
 
-    def response(self) -> LLMResponse:
+    @property
+    def usage(self) -> Usage | None:
+        """What has been said of its tokens."""
+        return self._usage
+
+    def response(self, cost: Decimal | None = None) -> LLMResponse:
         """The whole answer; raises IncompleteStream if no finish_reason has come."""
         if self._finish_reason is None:
             raise IncompleteStream(
@@ -182,6 +187,7 @@ class Answer:
             provider=self._provider,
             finish_reason=self._finish_reason,
             usage=self._usage,
+            cost=cost,
             reasoning=self._reasoning.text,
             request_id=self._request_id,
         )

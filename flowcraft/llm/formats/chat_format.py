@@ -18,6 +18,7 @@ from flowcraft.llm.wire.status import ASK_AGAIN, quoted
 MAX_ANSWER_CHARS = 16 * 1024 * 1024
 _MOST_TOKENS = 10**15  # more is nonsense, and more than a database takes
 _OURS = ("messages", "model", "stream")
+_UNKNOWN = Usage()
 # What services call an end that is none: OpenRouter, vLLM, DeepSeek.
 _BROKEN_OFF = ("error", "abort", "aborted", "insufficient_system_resource")
 
@@ -310,7 +311,7 @@ def _usage(reported: Any) -> Usage | None:
         cached_tokens=count(reported.get("prompt_tokens_details"), "cached_tokens"),
         reasoning_tokens=count(reported.get("completion_tokens_details"), "reasoning_tokens"),
     )
-    return usage if usage != Usage() else None
+    return usage if usage != _UNKNOWN else None
 
 
 def count(reported: Any, name: str) -> int | None:
