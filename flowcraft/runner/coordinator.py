@@ -1,38 +1,32 @@
 """The coordinator of one run: starts what can start, takes in what comes back, notes how everything has ended.
 
-It alone knows the whole run and takes no locks, because nobody else has a reference to it. Workers hand pieces of text
-and outcomes over one queue. Groups, loops and used pipelines are lists of stages of their own (`Frame`)
-that report to their place when they are over; nothing here waits for anything but the queue.
+It alone knows the whole run and takes no locks: only the thread that has the turn (see crew.py) is in here. Groups,
+loops and used pipelines are lists of stages of their own (`Frame`) that report to their place when they are over;
+nothing here waits for anything but the workers.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from queue import Empty
 from typing import Any
 
 from flowcraft.core.errors import FlowcraftError, LedgerError
 from flowcraft.core.scope import Scope
 from flowcraft.pipeline.model import Stage
+from flowcraft.runner.crew import Crew, Landed
 from flowcraft.runner.execution import Executions
-from flowcraft.runner.flow import Fan, Frame, Limits, Order, Place
+from flowcraft.runner.flow import Fan, Frame, Limits, Place
 from flowcraft.runner.gates import blocked
-from flowcraft.runner.outcome import (
-    Attempt,
-    Outcome,
-    RunFinished,
-    RunRecord,
-    RunStarted,
-    RunStatus,
-    StageFinished,
-)
+from flowcraft.runner.minutes import INTERRUPTED
+from flowcraft.runner.outcome import Attempt, Event, Outcome, RunFinished, RunRecord, RunStarted, RunStatus
 from flowcraft.runner.stages import cancelled, failed
 
 STOP_S = 3.0  # what listens ends within 0.5 s; a program that ignores TERM gets 2 s before KILL
 FINALLY_S = 60.0  # for the stages under `finally` of a run that was interrupted
-INTERRUPTED = "not started because the run was interrupted"
 
 _LAST = 1 << 30  # in the order of outcomes: after all stages
 
@@ -43,26 +37,28 @@ log = logging.getLogger(__name__)
 class Coordinator(Executions):
     """One run; everything here happens in one thread."""
 
-    inputs: Mapping[str, Any]
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     started_s: float = field(default_factory=time.monotonic)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    order: dict[str, Order] = field(default_factory=dict)
     interrupted: bool = False
+
+    def __post_init__(self) -> None:
+        # What somebody has to hear or answer happens in the caller's thread.
+        alone = self.minutes.listener is not None or self.ask is not None
+        self.crew = Crew(self.executor, self.llm, self._went_on, alone=alone)
 
     def carried_out(self) -> RunRecord:
         """Start what can start, take in what comes back, until nothing is left or somebody stops it."""
         limits = Limits(scope=self.scope, budgets=self.budgets)
         root = self.frame(self.pipeline.stages, self.pipeline, self.renderer, self.names, limits)
-        self.tell(RunStarted(self.id, self.pipeline.name, tuple(stage.id for stage in self.pipeline.stages)))
+        self.minutes.tell(RunStarted(self.id, self.pipeline.name, tuple(stage.id for stage in self.pipeline.stages)))
         self._carry_out()
         status = self._status(root)
         if status != "paused" and self.pipeline.finals:
             status = self._finally(status)
         record = self._record(status)
-        if self.session:
-            self.session.finish(record)
-        self.tell(RunFinished(record))
+        if self.minutes.session:
+            self.minutes.session.finish(record)
+        self.minutes.tell(RunFinished(record))
         return record
 
     def end(self) -> None:
@@ -70,13 +66,13 @@ class Coordinator(Executions):
         self.scope.cancel()
 
     def _carry_out(self) -> None:
-        take_back = self.scope.on_cancel(lambda: self.inbox.put(None))
+        take_back = self.scope.on_cancel(self.crew.wake)
         try:
             self._drive()
         except KeyboardInterrupt:
             self.scope.cancel()
         except BaseException:
-            self.listener = self.session = None
+            self.minutes.close()
             self._stop()
             raise
         finally:
@@ -88,46 +84,59 @@ class Coordinator(Executions):
         self.scope.close()
 
     def _drive(self) -> None:
-        while not self.scope.cancelled:
-            while len(self.flying) < self.jobs and (step := self._next()) is not None:
-                step()
-            if not self.flying:
-                return
-            self.take_in(self.inbox.get())
+        self._start_all()
+        while self.crew.flying and not self.scope.cancelled:
+            self._take_in(self.crew.heard())
+            self._start_all()
 
-    def _next(self) -> Callable[[], None] | None:
+    def _went_on(self, landed: Landed) -> None:
+        """A whole turn, in the thread of the worker that has landed."""
+        self.landed(landed)
+        self._start_all()
+
+    def _take_in(self, message: Event | Landed | None) -> None:
+        if isinstance(message, Landed):
+            self.landed(message)
+        elif message is not None:
+            self.minutes.tell(message)
+
+    def _start_all(self) -> None:
+        flying, scope = self.crew.flying, self.scope
+        while len(flying) < self.jobs and not scope.cancelled and self._start_one():
+            pass
+
+    def _start_one(self) -> bool:
+        """Start what comes next; False if there is nothing."""
         if self.agenda:
-            return self.agenda.popleft()
+            self.agenda.popleft()()
+            return True
         for source in reversed(self.sources):  # what has begun is finished first
             if isinstance(source, Frame):
                 name = source.schedule.take()
                 if name is not None:
-                    place = source.place(source.stages[name])
-                    return lambda: self._begin(place)
+                    self._begin(source.place(source.stages[name]))
+                    return True
             elif (number := source.take()) is not None:
-                fan, item = source, number
-                return lambda: self.item(fan, item)
-        return None
+                self.item(source, number)
+                return True
+        return False
 
     def _begin(self, place: Place) -> None:
-        stage, frame = place.stage, place.frame
-
-        def settle(outcome: Outcome, attempts: Sequence[Attempt]) -> None:
-            self._settle(place, outcome, attempts)
-
-        known = self.session.settled(place.path, stage.kind) if self.session and not frame.prefix else None
+        stage, frame, session = place.stage, place.frame, self.minutes.session
+        settle = partial(self._settle, place)
+        known = session.settled(place.path, stage.kind) if session and not frame.prefix else None
         if known:
             settle(known, known.attempts)
             return
         try:
-            wanted = frame.renderer.wanted(stage, place.names)
+            wanted = stage.condition is None or frame.renderer.wanted(stage, place.names)
         except FlowcraftError as error:
             settle(failed(place.path, stage.kind, error), ())
             return
         if not wanted:
             settle(Outcome(path=place.path, kind=stage.kind, status="skipped", reason="its `if` is false"), ())
             return
-        self.guarded(place, settle, lambda: self.start(self.begun(place), settle))
+        self.guarded(place, settle, self.start)
 
     # -- how it ends ----------------------------------------------------------------------------
 
@@ -147,7 +156,7 @@ class Coordinator(Executions):
         frame.outcomes[name] = outcome
         frame.attempts += attempts
         frame.names.add(name, outcome, attempts)
-        self.note(outcome, (*frame.order, frame.numbers[name]))
+        self.minutes.note(outcome, (*frame.order, frame.numbers[name]))
 
     def _close(self, frame: Frame) -> None:
         if frame.over and frame in self.sources:
@@ -175,13 +184,6 @@ class Coordinator(Executions):
             path, kind = frame.prefix + name, frame.stages[name].kind
             self._ended(frame, name, Outcome(path=path, kind=kind, status="skipped", reason=reason))
 
-    def note(self, outcome: Outcome, order: Order) -> None:
-        self.outcomes[outcome.path] = outcome
-        self.order[outcome.path] = order
-        if self.session and outcome.reason != INTERRUPTED and outcome.status != "waiting":
-            self.session.ended(outcome)
-        self.tell(StageFinished(outcome))
-
     def _pause(self) -> None:
         """Nothing can go on before a gate is answered."""
         for frame in self._frames():
@@ -189,12 +191,13 @@ class Coordinator(Executions):
                 path = frame.prefix + name
                 if name not in frame.outcomes and path not in self.waiting:
                     order = (*frame.order, frame.numbers[name])
-                    self.note(blocked(path, stage.kind, self.waiting[0]), order)
+                    self.minutes.note(blocked(path, stage.kind, self.waiting[0]), order)
         self.sources.clear()
 
     def _stop(self) -> None:
         """Start nothing more, end what runs and wait for it, but not for ever."""
         self.scope.cancel()
+        self.crew.claim()
         self.interrupted = True
         self.agenda.clear()
         for source in self.sources:
@@ -204,11 +207,10 @@ class Coordinator(Executions):
             else:
                 self._never(source, source.schedule.stop(INTERRUPTED))
         self._await()
+        for launch in self.crew.given_up():
+            launch.end(cancelled(launch.task), ())
         frames = self._frames()
         self.sources.clear()
-        for task, _ in self.flying.values():
-            self.note(cancelled(task), (_LAST,))
-        self.flying.clear()
         for frame in reversed(frames):
             for name, stage in frame.stages.items():
                 if name not in frame.outcomes:
@@ -216,13 +218,13 @@ class Coordinator(Executions):
 
     def _await(self) -> None:
         deadline_s = time.monotonic() + STOP_S
-        while self.flying:
+        while self.crew.flying:
             try:
-                self.take_in(self.inbox.get(timeout=max(0.0, deadline_s - time.monotonic())))
+                self._take_in(self.crew.heard_within(deadline_s - time.monotonic()))
             except Empty:
                 break
             except LedgerError as error:
-                self.session = None
+                self.minutes.session = None
                 log.warning("%s", error)
             except Exception:
                 log.exception("a stage broke while it was stopped")
@@ -265,19 +267,19 @@ class Coordinator(Executions):
         self.names.run.status = status
         outputs: dict[str, Any] = {}
         error = hint = None
-        if status == "succeeded" and not (self.session and self.session.selection.only):
+        session = self.minutes.session
+        if status == "succeeded" and not (session and session.selection.only):
             try:
                 outputs = self.renderer.outputs(self.names)
             except FlowcraftError as found:
                 status, error, hint = "failed", str(found), found.hint
-        paths = sorted(self.outcomes, key=lambda path: self.order[path])
         return RunRecord(
             id=self.id,
             pipeline=self.pipeline.name,
             file=self.pipeline.file,
             status=status,
             inputs=self.inputs,
-            outcomes=tuple(self.outcomes[path] for path in paths),
+            outcomes=self.minutes.in_order(),
             outputs=outputs,
             started=self.started,
             ended=datetime.now(timezone.utc),

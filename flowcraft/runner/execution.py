@@ -1,15 +1,14 @@
 """How one stage is carried out: its items, its rounds, and in the end a task for a worker, a gate or a list of stages.
 
-Nothing here waits: each part gets a function to call when it has ended, in the thread of the coordinator.
+Nothing here waits: each part gets a function to call when it has ended, in the thread that has the turn.
 """
 
-import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from flowcraft.core.errors import FlowcraftError, LedgerError, StageError
@@ -19,32 +18,24 @@ from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Approval, Group, Inclusion, Pipeline, Repeat, Stage
 from flowcraft.runner.books import Account
 from flowcraft.runner.budget import Budget
-from flowcraft.runner.files import Transaction, changes_in
-from flowcraft.runner.flow import End, Fan, Frame, Limits, Order, Place
+from flowcraft.runner.crew import Crew, Landed, Launch
+from flowcraft.runner.flow import End, Fan, Frame, Limits, Place
 from flowcraft.runner.gates import Ask, Decision, Opened, decided, waiting
 from flowcraft.runner.inputs import secret_texts
-from flowcraft.runner.leftovers import remove_temporary
+from flowcraft.runner.minutes import Minutes
 from flowcraft.runner.names import Names
 from flowcraft.runner.nested import BudgetAccount, Budgets
-from flowcraft.runner.outcome import Attempt, Event, Outcome, Question, StageStarted, Task
+from flowcraft.runner.outcome import Attempt, Outcome, Question, StageStarted, Task
+from flowcraft.runner.saving import published, saved
 from flowcraft.runner.schedule import Schedule
-from flowcraft.runner.session import Session
 from flowcraft.runner.sight import check_question
-from flowcraft.runner.stages import execute, failed
+from flowcraft.runner.stages import failed
 from flowcraft.runner.store.fingerprint import digest
 from flowcraft.runner.tasks import Renderer
 from flowcraft.runner.using import entered, inner_budget
 from flowcraft.runner.workspace import Workspace
 
 UNDO_LETTERS = 24  # of the hash of a path, as the name of its folder
-
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """A worker is done with the task of this path."""
-
-    path: str
-    future: "Future[Outcome]"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,41 +54,40 @@ class Executions:
     jobs: int
     keep_going: bool
     executor: Executor
-    listener: Callable[[Event], None] | None
+    minutes: Minutes
     scope: Scope
     gates: Opened
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     ask: Ask | None = None
-    session: Session | None = None
-    flying: dict[str, tuple[Task, End]] = field(default_factory=dict)
+    crew: Crew = field(init=False)
     agenda: "deque[Callable[[], None]]" = field(default_factory=deque)
     sources: list[Frame | Fan] = field(default_factory=list)
-    inbox: "SimpleQueue[Event | Landed | None]" = field(default_factory=SimpleQueue)
     waiting: list[str] = field(default_factory=list)
     rejected: bool = False
     budgets: tuple[tuple[str, Budget], ...] = ()
     last_names: dict[str, Names] = field(default_factory=dict)
 
-    def begun(self, place: Place) -> Place:
+    def start(self, place: Place, end: End) -> None:
+        """Start a stage that is wanted: all its items, or its only execution."""
+        place = self._begun(place)
+        each = place.stage.each
+        if each is None:
+            self._rounds(place, end)
+            return
+        items = place.frame.renderer.items(place.stage, each, place.names)
+        self.minutes.tell(StageStarted(place.path, place.stage.kind))
+        limit = min(each.parallel or self.jobs, self.jobs)
+        fan = Fan(place=place, items=items, limit=limit, end=end, results=[None] * len(items))
+        self.sources.append(fan)
+        self.fan_over(fan)
+
+    def _begun(self, place: Place) -> Place:
         """The place with the limits of its own stage."""
         stage = place.stage
         whole = stage.timeout_s if isinstance(stage.work, (Group, Inclusion)) else None
         if whole is None and not stage.budget:
             return place
         return replace(place, limits=place.limits.narrowed(place.path, whole, inner_budget(stage.budget)))
-
-    def start(self, place: Place, end: End) -> None:
-        """Start a stage that is wanted: all its items, or its only execution."""
-        each = place.stage.each
-        if each is None:
-            self._rounds(place, end)
-            return
-        items = place.frame.renderer.items(place.stage, each, place.names)
-        self.tell(StageStarted(place.path, place.stage.kind))
-        limit = min(each.parallel or self.jobs, self.jobs)
-        fan = Fan(place=place, items=items, limit=limit, end=end, results=[None] * len(items))
-        self.sources.append(fan)
-        self.fan_over(fan)
 
     def item(self, fan: Fan, number: int) -> None:
         """Start one item."""
@@ -106,11 +96,11 @@ class Executions:
         place = fan.place.numbered(number, {each.name: fan.items[number], "index": number})
 
         def landed(outcome: Outcome, attempts: Sequence[Attempt]) -> None:
-            self.note(outcome, place.order)
+            self.minutes.note(outcome, place.order)
             fan.landed(number, outcome, attempts)
             self.fan_over(fan)
 
-        self.guarded(place, landed, lambda: self._rounds(place, landed))
+        self.guarded(place, landed, self._rounds)
 
     def fan_over(self, fan: Fan) -> None:
         """Report the end of all items, once they have ended."""
@@ -138,19 +128,19 @@ class Executions:
         inner = place.numbered(number, {"loop": loop})
 
         def landed(outcome: Outcome, attempts: Sequence[Attempt]) -> None:
-            self.note(outcome, inner.order)
+            self.minutes.note(outcome, inner.order)
             made = (*before, *attempts)
             # The stages of a group are still known by the names of this round.
             names = self.last_names.pop(inner.path, inner.names)
             result = self._after_round(place, names, number, outcome)
             if result is None:
-                self.agenda.append(lambda: self._round(place, repeat, number + 1, made, end))
+                self.agenda.append(partial(self._round, place, repeat, number + 1, made, end))
             elif result.ok:
                 self._judged(replace(place, names=names), result, made, end)
             else:
                 end(result, made)
 
-        self.guarded(inner, landed, lambda: self._body(inner, landed))
+        self.guarded(inner, landed, self._body)
 
     def _after_round(self, place: Place, names: Names, number: int, outcome: Outcome) -> Outcome | None:
         """How the loop ends with this round; None: there is another one."""
@@ -195,7 +185,7 @@ class Executions:
         names: Names,
         limits: Limits | None = None,
     ) -> None:
-        self.tell(StageStarted(place.path, place.stage.kind))
+        self.minutes.tell(StageStarted(place.path, place.stage.kind))
         self.frame(
             stages,
             pipeline,
@@ -255,16 +245,17 @@ class Executions:
             end(replace(judged, iterations=outcome.iterations), (*attempts, *more))
 
         task = place.frame.renderer.judgement(place.stage, place.path, place.names, outcome.output)
-        self._submit(task, place, landed)
+        self._launched(task, place, landed)
 
     def _gate(self, place: Place, end: End, work: Approval) -> None:
         path, limit_s = place.path, place.stage.timeout_s
         text = place.frame.renderer.approval(place.stage, work, place.names)
-        known = self.session.gate(path, text) if self.session else None
+        session = self.minutes.session
+        known = session.gate(path, text) if session else None
         if known:
             end(known, ())
             return
-        self.tell(StageStarted(path, place.stage.kind))
+        self.minutes.tell(StageStarted(path, place.stage.kind))
         decision = self.decisions.get(path)
         if decision is None and self.gates.late(path, limit_s):
             decision = Decision(approved=False, comment=f"nobody has answered within {limit_s:.0f} s")
@@ -273,90 +264,56 @@ class Executions:
         if decision is None:
             self.gates.waits(path)
             self.waiting.append(path)
-            self.note(waiting(path, text), place.order)
+            self.minutes.note(waiting(path, text), place.order)
             return
         self.rejected = self.rejected or not decision.approved
         end(decided(path, decision), ())
 
     def _leaf(self, place: Place, end: End) -> None:
-        undo = self.undo / digest(place.path)[:UNDO_LETTERS]
-        streamed = self.listener is not None
-        task = place.frame.renderer.task(
-            place.stage, place.path, place.names, self.models, streamed=streamed, undo=undo
-        )
+        minutes, stage = self.minutes, place.stage
+        undo = self.undo / digest(place.path)[:UNDO_LETTERS] if stage.output.format == "files" else None
+        streamed = minutes.listener is not None
+        task = place.frame.renderer.task(stage, place.path, place.names, self.models, streamed=streamed, undo=undo)
         choice = self.llm.choose(task.stage, task.work.model) if isinstance(task.work, Question) else None
-        known = self.session.known(task, choice) if self.session else None
+        session = minutes.session
+        known = session.known(task, choice) if session else None
         if known:
-            end(self._published(task, known), known.attempts)
+            known = published(task, known, self.workspace, self._resumed())
+            end(known, known.attempts)
             return
         if task.reads and isinstance(task.work, Question):
             check_question(task.stage, task.work, self.llm)
-        self.tell(self._start_of(task, choice))
-        if self.session and task.kind != "prompt":
-            self.session.command_starts(task)
-        self._submit(task, place, end)
+        if minutes.listener:
+            minutes.tell(_start_of(task, choice, session.why_again(task.path) if session else None))
+        if session and choice is None:
+            session.command_starts(task)
+        self._launched(task, place, end)
 
-    def _submit(self, task: Task, place: Place, end: End) -> None:
-        self.flying[task.path] = (task, end)
+    def _launched(self, task: Task, place: Place, end: End) -> None:
         account: Account | None = None
-        budgets = place.limits.budgets
-        if self.session:
-            account = self.session.account(task, Budgets(self.session.budget, budgets) if budgets else None)
+        budgets, session = place.limits.budgets, self.minutes.session
+        if session:
+            account = session.account(task, Budgets(session.budget, budgets) if budgets else None)
         elif budgets:
             account = BudgetAccount(Budgets(None, budgets), self.llm)
-        future = self.executor.submit(execute, task, self.llm, self.inbox.put, place.limits.scope, account)
-        future.add_done_callback(lambda done: self.inbox.put(Landed(task.path, done)))
+        self.crew.launch(Launch(task, end, place.limits.scope, account))
 
-    def _start_of(self, task: Task, choice: Choice | None) -> StageStarted:
-        again = self.session.why_again(task.path) if self.session else None
-        if choice is None:
-            return StageStarted(task.path, task.kind, again=again)
-        return StageStarted(task.path, task.kind, choice.model.name, choice.tier, choice.because, again)
+    def landed(self, landed: Landed) -> None:
+        """Take in how a task has ended; what it gave is in its place before anything that depends on it starts."""
+        if not self.crew.over(landed):
+            return
+        launch, outcome = landed.launch, landed.outcome
+        if launch.task.save and outcome.ok:
+            outcome = saved(launch.task.save, outcome, self.workspace, self._resumed())
+        launch.end(outcome, outcome.attempts)
 
-    def _published(self, task: Task, outcome: Outcome) -> Outcome:
-        """A known result with its files, which may have to be written (again)."""
-        if task.shape.files and outcome.cached_from and not outcome.resumed:
-            outcome = self._rewritten(task, outcome)
-        if task.save is None or (outcome.resumed and task.save.exists()) or not outcome.ok:
-            return outcome
-        return self._saved(task.save, outcome)
+    def _resumed(self) -> str | None:
+        return self.id if self.minutes.session and self.minutes.session.resumed else None
 
-    def _rewritten(self, task: Task, outcome: Outcome) -> Outcome:
-        found = changes_in(outcome.output["text"], task.writes, self.workspace)
-        try:
-            if found.reasons:
-                raise StageError(f"the files of an earlier run cannot be used: {found.reasons[0]}", hint="use --fresh")
-            assert task.undo
-            return replace(outcome, written=Transaction(self.workspace, task.undo).apply(found.changes))
-        except FlowcraftError as error:
-            return failed(outcome.path, outcome.kind, error)
-
-    def take_in(self, message: "Event | Landed | None") -> None:
-        """Take in what a worker has sent."""
-        if isinstance(message, Landed):
-            outcome = message.future.result()
-            task, end = self.flying.pop(message.path)
-            outcome = self._saved(task.save, outcome) if task.save and outcome.ok else outcome
-            end(outcome, outcome.attempts)
-        elif message is not None:
-            self.tell(message)
-
-    def _saved(self, place: Path, outcome: Outcome) -> Outcome:
-        value = outcome.output
-        text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-        text += "" if text.endswith("\n") else "\n"
-        if self.session and self.session.resumed:
-            remove_temporary(place.parent, self.id)
-        try:
-            return replace(outcome, saved=self.workspace.write(place, text))
-        except FlowcraftError as error:
-            lost = failed(outcome.path, outcome.kind, error)
-            return replace(outcome, status="failed", output=None, rejected=text, error=lost.error, hint=lost.hint)
-
-    def guarded(self, place: Place, end: End, work: Callable[[], None]) -> None:
+    def guarded(self, place: Place, end: End, work: Callable[[Place, End], None]) -> None:
         """Do the work; what goes wrong in a known way is the end of the place."""
         try:
-            work()
+            work(place, end)
         except LedgerError:
             raise
         except FlowcraftError as error:
@@ -378,11 +335,8 @@ class Executions:
         self.sources.append(frame)
         return frame
 
-    def note(self, outcome: Outcome, order: Order) -> None:
-        """Keep how something has ended, and tell of it."""
-        raise NotImplementedError
 
-    def tell(self, event: Event) -> None:
-        """Tell the listener."""
-        if self.listener:
-            self.listener(event)
+def _start_of(task: Task, choice: Choice | None, again: str | None) -> StageStarted:
+    if choice is None:
+        return StageStarted(task.path, task.kind, again=again)
+    return StageStarted(task.path, task.kind, choice.model.name, choice.tier, choice.because, again)

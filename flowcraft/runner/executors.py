@@ -19,7 +19,8 @@ def open_executor(jobs: int) -> Iterator[Executor]:
     """
     if not 1 <= jobs <= MAX_JOBS:
         raise UsageError(f"jobs must be from 1 to {MAX_JOBS}, not {jobs}", hint="use --jobs 4, say")
-    executor = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="flowcraft-stage")
+    # Twice as many: a task that was given up on keeps its thread, and what is to run in the end needs another.
+    executor = ThreadPoolExecutor(max_workers=2 * jobs, thread_name_prefix="flowcraft-stage")
     try:
         yield executor
     finally:

@@ -27,6 +27,7 @@ from flowcraft.runner.executors import open_executor
 from flowcraft.runner.files import take_back
 from flowcraft.runner.gates import Ask, Decision, Opened
 from flowcraft.runner.inputs import secret_texts, shown
+from flowcraft.runner.minutes import Minutes
 from flowcraft.runner.names import Names, RunNames
 from flowcraft.runner.outcome import Event, RunRecord
 from flowcraft.runner.session import Durable, Session, new_id, open_session
@@ -97,13 +98,12 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
             jobs=limit,
             keep_going=keep_going,
             executor=stack.enter_context(open_executor(limit)),
-            listener=on_event,
+            minutes=Minutes(on_event, session),
             scope=Scope(own.left_s(), parent=scope),
             budgets=() if session or not own.limit else ((checked.name, own),),
             gates=Opened(session.folder if session else spilled),
             decisions=decisions or {},
             ask=ask,
-            session=session,
         )
         # A second Ctrl-C may tear the first one's cancelling off: what then still runs is ended here.
         stack.callback(run.end)
@@ -112,7 +112,8 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
 
 def _carried_out(run: Coordinator) -> RunRecord:
     """Carry the run out; first, files are put back that a killed session has left half done."""
-    done = run.session.succeeded() if run.session else set()
+    session = run.minutes.session
+    done = session.succeeded() if session else set()
     take_back(run.undo, {digest(path)[:UNDO_LETTERS] for path in done}, run.workspace)
     record = run.carried_out()
     shutil.rmtree(run.undo, ignore_errors=True)

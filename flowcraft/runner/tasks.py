@@ -85,7 +85,7 @@ class Renderer:
             return approval.text.text(names.public, self.workspace)
 
     def task(
-        self, stage: Stage, path: str, names: Names, models: Mapping[str, str], *, streamed: bool, undo: Path
+        self, stage: Stage, path: str, names: Names, models: Mapping[str, str], *, streamed: bool, undo: Path | None
     ) -> Task:
         """The stage with every template rendered. Raises StageError, or UsageError for a path."""
         output = stage.output

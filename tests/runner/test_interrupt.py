@@ -31,16 +31,16 @@ PROGRAM = """
             print("up", flush=True)
 
     with llm_of(ScriptedProvider([Told()])) as llm:
-        record = run_pipeline("p.yaml", llm=llm, on_event=heard)
+        record = run_pipeline("p.yaml", llm=llm, on_event={listener})
     print(json.dumps(record.to_json()), flush=True)
     sys.exit(record.exit_code)
 """
 
 
-def interrupted(stages: str) -> tuple[int, dict[str, str]]:
+def interrupted(stages: str, listener: str = "heard") -> tuple[int, dict[str, str]]:
     """Start a run, press Ctrl-C when its stage is at work; the exit code and how the stages ended."""
     Path("p.yaml").write_text(f"flowcraft: 1\nstages:\n{dedent(stages)}")
-    program = dedent(PROGRAM).format(paths=[str(TESTS), str(TESTS.parent)])
+    program = dedent(PROGRAM).format(paths=[str(TESTS), str(TESTS.parent)], listener=listener)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
         try:
@@ -54,10 +54,13 @@ def interrupted(stages: str) -> tuple[int, dict[str, str]]:
     return child.returncode, {stage["path"]: stage["status"] for stage in record["stages"]}
 
 
-def test_ctrl_c_ends_a_model_call_that_hangs() -> None:
-    code, statuses = interrupted("  - {id: a, prompt: x}\n  - {id: b, run: touch started}\n")
+@pytest.mark.parametrize("listener", ["heard", "None"])
+def test_ctrl_c_ends_a_model_call_that_hangs(listener: str) -> None:
+    stages = "  - {id: first, run: 'true'}\n  - {id: a, prompt: x}\n  - {id: b, run: touch started}\n"
 
-    assert (code, statuses) == (130, {"a": "cancelled", "b": "skipped"})
+    code, statuses = interrupted(stages, listener)
+
+    assert (code, statuses) == (130, {"first": "succeeded", "a": "cancelled", "b": "skipped"})
     assert not Path("started").exists()
 
 
