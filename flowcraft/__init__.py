@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from flowcraft.llm.base import Usage as Usage
     from flowcraft.llm.factory import LLMProviderFactory as LLMProviderFactory
     from flowcraft.llm.integration import LLMIntegration as LLMIntegration
+    from flowcraft.llm.parts import ImagePart as ImagePart
+    from flowcraft.llm.parts import TextPart as TextPart
     from flowcraft.runner.run import run_pipeline as run_pipeline
 
 __version__ = VERSION
@@ -25,11 +27,13 @@ __version__ = VERSION
 _HOMES = {
     "BaseLLMProvider": "flowcraft.llm.base",
     "FlowcraftError": "flowcraft.core.errors",
+    "ImagePart": "flowcraft.llm.parts",
     "LLMIntegration": "flowcraft.llm.integration",
     "LLMMessage": "flowcraft.llm.base",
     "LLMProviderFactory": "flowcraft.llm.factory",
     "LLMResponse": "flowcraft.llm.base",
     "SettingsManager": "flowcraft.core.settings",
+    "TextPart": "flowcraft.llm.parts",
     "Usage": "flowcraft.llm.base",
     "run_pipeline": "flowcraft.runner.run",
 }

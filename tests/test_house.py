@@ -25,11 +25,13 @@ def test_public_names_are_these() -> None:
     assert set(flowcraft.__all__) == {
         "BaseLLMProvider",
         "FlowcraftError",
+        "ImagePart",
         "LLMIntegration",
         "LLMMessage",
         "LLMProviderFactory",
         "LLMResponse",
         "SettingsManager",
+        "TextPart",
         "Usage",
         "__version__",
         "run_pipeline",

@@ -4,7 +4,7 @@ PNG, JPEG, GIF and WebP, which all services for images take; the name of a file 
 read and nothing is decoded: whatever the bytes are, the answer is a kind and a size, or None.
 """
 
-import struct
+from typing import Literal
 
 PNG, JPEG, GIF, WEBP = "image/png", "image/jpeg", "image/gif", "image/webp"
 MEDIA_TYPES = (PNG, JPEG, GIF, WEBP)
@@ -31,33 +31,36 @@ def pixels(data: bytes) -> tuple[int, int] | None:
     read = {PNG: _png, JPEG: _jpeg, GIF: _gif, WEBP: _webp}.get(media_type(data) or "")
     try:
         found = read(data) if read else None
-    except (struct.error, IndexError):  # it ends too early
+    except IndexError:  # it ends too early
         return None
     return found if found and all(found) else None
+
+
+def _number(data: bytes, start: int, size: int, order: Literal["big", "little"]) -> int:
+    if len(data) < start + size:
+        raise IndexError
+    return int.from_bytes(data[start : start + size], order)
 
 
 def _png(data: bytes) -> tuple[int, int] | None:
     if data[12:16] != b"IHDR":
         return None
-    width, height = struct.unpack_from(">II", data, 16)
-    return width, height
+    return _number(data, 16, 4, "big"), _number(data, 20, 4, "big")
 
 
 def _gif(data: bytes) -> tuple[int, int]:
-    width, height = struct.unpack_from("<HH", data, 6)
-    return width, height
+    return _number(data, 6, 2, "little"), _number(data, 8, 2, "little")
 
 
 def _webp(data: bytes) -> tuple[int, int] | None:
     kind = data[12:16]
-    if kind == b"VP8X" and len(data) >= 30:  # the canvas, as two numbers of 24 bits, less one
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8X":  # the canvas, less one
+        return 1 + _number(data, 24, 3, "little"), 1 + _number(data, 27, 3, "little")
     if kind == b"VP8L" and data[20] == 0x2F:
-        (bits,) = struct.unpack_from("<I", data, 21)
+        bits = _number(data, 21, 4, "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     if kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
-        width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
+        return _number(data, 26, 2, "little") & 0x3FFF, _number(data, 28, 2, "little") & 0x3FFF
     return None
 
 
@@ -70,11 +73,9 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
         elif marker in _ALONE:
             at += 2
         elif marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
+            return _number(data, at + 7, 2, "big"), _number(data, at + 5, 2, "big")
         elif marker in (_SCAN, _END):
             return None
         else:
-            (length,) = struct.unpack_from(">H", data, at + 2)
-            at += 2 + length
+            at += 2 + _number(data, at + 2, 2, "big")
     return None

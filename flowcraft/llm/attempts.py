@@ -23,7 +23,16 @@ from flowcraft.core.errors import (
 )
 from flowcraft.core.retry import RetryPolicy, RetryQuota
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.base import Answer, BaseLLMProvider, ChatRequest, Delta, Deltas, LLMResponse, refuse_images
+from flowcraft.llm.base import (
+    Answer,
+    BaseLLMProvider,
+    ChatRequest,
+    Delta,
+    Deltas,
+    LLMResponse,
+    refuse_images,
+    takes_images,
+)
 from flowcraft.llm.calls import CallFinished, CallObserver, CallStarted, Event
 from flowcraft.llm.factory import code_of, is_ours
 from flowcraft.llm.limits import Limiter
@@ -151,13 +160,19 @@ class Call:
             log.debug("trying %s again in %.1f s", attempt.choice.model.name, wait_s)
             self._event = "retry"
             self.request.scope.wait(wait_s)
-        elif len(self._models) > 1 and _is_down(error):
-            self._models.pop(0)
+        elif _is_down(error) and self._next_one():
             down, next_one = attempt.choice.model.name, self._models[0].model.name
             log.warning("%s is not available (%s), falling back to %s", down, _kind(error), next_one)
             self._tries, self._event = 0, "fallback"
         else:
             raise error
+
+    def _next_one(self) -> bool:
+        """Go on to the next model that can answer such a request; whether there is one."""
+        pictured = any(message.images for message in self.request.messages)
+        left = [one for one in self._models[1:] if not pictured or takes_images(one.model, self.provider(one.model))]
+        self._models = left or self._models
+        return bool(left)
 
 
 def _tokens(response: LLMResponse) -> str:

@@ -9,14 +9,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from importlib import import_module
 from types import TracebackType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from flowcraft.core.errors import IncompleteStream, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.parts import ImagePart, Part, TextPart, parts_of, shown
 from flowcraft.llm.pieces import Pieces
+
+if TYPE_CHECKING:
+    from flowcraft.llm.parts import ImagePart, Part
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -31,41 +34,40 @@ class LLMMessage:
     """
 
     role: str
-    content: str | Sequence[Part | Mapping[str, Any]]
+    content: str | Sequence[Any]
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise UsageError(f"unknown role {self.role!r}", hint=f"use one of {', '.join(ROLES)}")
         if not isinstance(self.content, str):
-            object.__setattr__(self, "content", self._checked(parts_of(self.content)))
-
-    def _checked(self, parts: tuple[Part, ...]) -> str | tuple[Part, ...]:
-        if self.role == "user":
-            return parts
-        if any(isinstance(part, ImagePart) for part in parts):
-            raise UsageError(f"a message of the role '{self.role}' holds no images", hint="put them into a user's")
-        return shown(parts)
+            object.__setattr__(self, "content", _parts().checked(self.role, self.content))
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> "tuple[Part, ...]":
         """The content as parts."""
-        return (TextPart(self.content),) if isinstance(self.content, str) else self.content  # type: ignore[return-value]
+        found: tuple[Part, ...] = _parts().parts_of(self.content)
+        return found
 
     @property
-    def images(self) -> tuple[ImagePart, ...]:
+    def images(self) -> "tuple[ImagePart, ...]":
         """The images of the message."""
-        return () if isinstance(self.content, str) else tuple(one for one in self.parts if isinstance(one, ImagePart))
+        return () if isinstance(self.content, str) else _parts().images_in(self.content)
 
     @property
     def text(self) -> str:
         """The content as text, with a line for each image."""
-        return self.content if isinstance(self.content, str) else shown(self.parts)
+        return self.content if isinstance(self.content, str) else str(_parts().shown(self.content))
 
     def followed_by(self, text: str) -> "LLMMessage":
         """The same message with `text` at its end, after an empty line."""
         if isinstance(self.content, str):
             return LLMMessage(self.role, f"{self.content.rstrip()}\n\n{text}")
-        return LLMMessage(self.role, (*self.parts, TextPart(f"\n\n{text}")))
+        return LLMMessage(self.role, (*self.content, {"type": "text", "text": f"\n\n{text}"}))
+
+
+def _parts() -> Any:
+    # Not above: most messages are text, and programs that only send such start sooner.
+    return import_module("flowcraft.llm.parts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,6 +329,11 @@ def checked_messages(messages: Sequence[LLMMessage]) -> tuple[LLMMessage, ...]:
     if not messages:
         raise UsageError("there are no messages", hint="pass at least one LLMMessage")
     return tuple(messages)
+
+
+def takes_images(model: ModelSettings, provider: BaseLLMProvider) -> bool:
+    """Whether images can be sent to `model` by `provider`, as far as that is known."""
+    return model.vision is not False and provider.takes_images
 
 
 def refuse_images(messages: Sequence[LLMMessage], model: str) -> None:

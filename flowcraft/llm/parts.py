@@ -5,11 +5,10 @@ Written as OpenAI's chat completions do, `{"type": "text", "text": ...}` and `{"
 a service which fetches it; FlowCraft itself fetches nothing.
 """
 
-import base64
-import binascii
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 from flowcraft.core.errors import UsageError
@@ -17,6 +16,9 @@ from flowcraft.core.images import MEDIA_TYPES, media_type, pixels
 
 DETAILS = ("auto", "low", "high", "original")
 _AS_DATA = "give its bytes: data:image/png;base64,..., or ImagePart(data=...)"
+# Not above: together they take longer to load than all else that a message needs.
+_base64 = partial(import_module, "base64")
+_hashlib = partial(import_module, "hashlib")
 _EXAMPLE = '[{"type": "text", "text": "..."}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}]'
 
 
@@ -79,7 +81,7 @@ class ImagePart:
 
     @property
     def base64(self) -> str:
-        return base64.b64encode(self.data).decode("ascii")
+        return str(_base64().b64encode(self.data), "ascii")
 
     @property
     def address(self) -> str:
@@ -102,7 +104,7 @@ class ImagePart:
         facts: dict[str, Any] = {"type": "image", "name": self.name, "url": self.url, "media_type": self.media_type}
         if self.data:
             width, height = self.size or (None, None)
-            digest = hashlib.sha256(self.data).hexdigest()
+            digest = _hashlib().sha256(self.data).hexdigest()
             facts |= {"sha256": digest, "bytes": len(self.data), "width": width, "height": height}
         facts["detail"] = self.detail
         return {name: value for name, value in facts.items() if value not in ("", None)}
@@ -113,12 +115,29 @@ Part = TextPart | ImagePart
 
 def parts_of(content: Any) -> tuple[Part, ...]:
     """The parts that a caller has given as content; raises UsageError."""
+    if isinstance(content, str):
+        return (TextPart(content),)
     if isinstance(content, (bytes, bytearray, Mapping)) or not isinstance(content, Sequence):
         kind = type(content).__name__
         raise UsageError(f"the content of a message is a str or a list of parts, not {kind}", hint=_EXAMPLE)
     if not content:
         raise UsageError("the content of a message has no parts", hint=_EXAMPLE)
     return tuple(map(_part, content))
+
+
+def checked(role: str, content: Any) -> str | tuple[Part, ...]:
+    """The content of a message of `role` as it is kept, from what is no str. Raises UsageError."""
+    parts = parts_of(content)
+    if role == "user":
+        return parts
+    if images_in(parts):
+        raise UsageError(f"a message of the role '{role}' holds no images", hint="put them into a user's")
+    return shown(parts)
+
+
+def images_in(parts: Iterable[Part]) -> tuple[ImagePart, ...]:
+    """The images among the parts."""
+    return tuple(part for part in parts if isinstance(part, ImagePart))
 
 
 def shown(content: str | Iterable[Part | Mapping[str, Any]]) -> str:
@@ -178,8 +197,8 @@ def _image(given: Any) -> ImagePart:
     if not comma or options[-1:] != ["base64"]:
         raise UsageError("the data: URL of an image is not in base64", hint="data:image/png;base64,...")
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        data = _base64().b64decode(text, validate=True)
+    except ValueError as error:
         raise UsageError(f"the data: URL of an image is not base64: {error}", hint=_AS_DATA) from error
     return ImagePart(data=data, media_type=kind, detail=detail)
 

@@ -26,7 +26,7 @@ from flowcraft.runner.checks import JUDGE, VERDICT
 from flowcraft.runner.choices import named_by_stage, stage_model
 from flowcraft.runner.files import INSTRUCTION
 from flowcraft.runner.prompts import MAX_REASONS
-from flowcraft.runner.sight import takes_images
+from flowcraft.runner.sight import sees
 from flowcraft.runner.workspace import Workspace
 
 BYTES_PER_TOKEN = 4  # of usual text, for the usual price
@@ -268,7 +268,7 @@ class Estimator:
 
     def _sight(self, rungs: Sequence[Rung]) -> list[str]:
         unknown = {model.name: None for rung in rungs for model in rung.models if model.vision is None}
-        blind = {model.name: None for rung in rungs for model in rung.models[1:] if not takes_images(self._llm, model)}
+        blind = {model.name: None for rung in rungs for model in rung.models[1:] if not sees(self._llm, model)}
         return [
             *(f"nobody knows whether '{name}' takes images: set its `vision`" for name in unknown if name not in blind),
             *(f"'{name}' cannot stand in: it takes no images" for name in blind),

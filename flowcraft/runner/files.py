@@ -39,6 +39,7 @@ _FENCE = re.compile(r"(`{3,}|~{3,})[^`]*$")
 _NOTE = re.compile(r"\s*\((deleted|no newline at end(?: of file)?)\)\s*$", re.IGNORECASE)
 _WRAP = re.compile(r"^(?:#{1,6}\s+|[-*]\s+|\d+[.)]\s+)?(?:(?:file|path)\s*:\s*)?(.*?)$", re.IGNORECASE)
 _MANIFEST = "manifest.json"
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +190,19 @@ def hashes_of(workspace: Workspace, globs: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in dict.fromkeys(path for glob in globs for path in workspace.glob(glob)):
         try:
-            found[path] = hashlib.sha256((workspace.root / path).read_bytes()).hexdigest()
+            found[path] = _hash_of(workspace.root / path)
         except OSError as error:
             raise StageError(f"{path} cannot be read: {error.strerror}", hint="check `reads`") from error
     return dict(sorted(found.items()))
+
+
+def _hash_of(place: Path) -> str:
+    """The hash of a file of any size."""
+    made = hashlib.sha256()
+    with open(place, "rb") as file:
+        while data := file.read(_BLOCK_BYTES):
+            made.update(data)
+    return made.hexdigest()
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ from flowcraft.core.catalogue import known_models
 from flowcraft.core.errors import FlowcraftError, UsageError
 from flowcraft.core.images import media_type
 from flowcraft.core.values import ModelSettings
+from flowcraft.llm.base import takes_images
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice, Named
 from flowcraft.pipeline.model import Stage
@@ -19,7 +20,7 @@ def check_stages(chosen: Iterable[tuple[Stage, Choice]], llm: LLMIntegration, fi
     """Raise UsageError with every stage that shows an image, of those there are by now, to a model that takes none."""
     said: dict[str, None] = {}
     for stage, choice in chosen:
-        if stage.reads and not takes_images(llm, choice.model):
+        if stage.reads and not sees(llm, choice.model):
             said |= dict.fromkeys(_refusal(stage.id, choice.model, path) for path in _images(stage, files))
     if said:
         raise UsageError("\n".join(said), hint=_hint(llm))
@@ -32,13 +33,13 @@ def check_question(stage: str, question: Question, llm: LLMIntegration) -> None:
         return
     for named in (question.model, *(Named(name, "stage") for name in question.ladder)):
         model = llm.choose(stage, named).model
-        if not takes_images(llm, model):
+        if not sees(llm, model):
             raise UsageError(_refusal(stage, model, image), hint=_hint(llm))
 
 
-def takes_images(llm: LLMIntegration, model: ModelSettings) -> bool:
+def sees(llm: LLMIntegration, model: ModelSettings) -> bool:
     """Whether images can be sent to it, as far as that is known."""
-    return model.vision is not False and llm.provider(model).takes_images
+    return takes_images(model, llm.provider(model))
 
 
 def _images(stage: Stage, files: Workspace) -> Iterator[str]:

@@ -3,13 +3,14 @@
 import base64
 import json
 import sys
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agents.asking import acp, closing
-from fakes import ScriptedProvider, llm_of
+from fakes import ScriptedProvider, llm_of, settings_of
 from pictures import gif, jpeg, png, webp
 from servers import ChatServer, answer, status
 
@@ -17,6 +18,7 @@ from flowcraft.core.errors import ProviderError, UsageError
 from flowcraft.core.values import ModelSettings, Prices
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.image_tokens import most_tokens
+from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.providers.anthropic import AnthropicProvider
 from flowcraft.llm.providers.command import CommandProvider
@@ -222,6 +224,20 @@ def test_a_provider_of_others_gets_images_only_if_it_says_so() -> None:
         assert not model.requests
         model.takes_images = True  # type: ignore[misc]
         assert llm.chat_completion(SHOWN).content == "seen"
+
+
+def test_a_model_that_sees_nothing_does_not_stand_in_for_one_that_is_down() -> None:
+    with ChatServer(status(404), answer("by the third")) as server:
+        models = [
+            ModelSettings(name=name, provider="openai", model=name, base_url=server.base_url, vision=vision)
+            for name, vision in (("down", True), ("blind", False), ("third", None))
+        ]
+        settings = settings_of(*models)
+        tier = replace(settings.llm, cheap_models=("down", "blind", "third"))
+        with LLMIntegration(replace(settings, llm=tier), jitter=lambda: 0.0) as llm:
+            assert llm.chat_completion(SHOWN).content == "by the third"
+            assert llm.chat_completion([LLMMessage("user", "text")]).provider == "openai"
+    assert [request.body["model"] for request in server.requests] == ["down", "third", "down"]
 
 
 # --- recordings

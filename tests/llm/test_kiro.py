@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from agents.asking import KIRO_STUB, Asking, ask, children, closing, descriptors, eventually, request
+from pictures import png
 
 from flowcraft.core.errors import (
     AuthError,
@@ -17,6 +18,7 @@ from flowcraft.core.errors import (
     QuotaError,
     RateLimitError,
     TransportError,
+    UsageError,
 )
 from flowcraft.core.scope import Scope
 from flowcraft.core.settings import SettingsManager
@@ -25,6 +27,7 @@ from flowcraft.llm.agents.kiro_probe import check_login
 from flowcraft.llm.base import LLMMessage, Usage
 from flowcraft.llm.factory import LLMProviderFactory
 from flowcraft.llm.integration import LLMIntegration
+from flowcraft.llm.parts import ImagePart
 from flowcraft.llm.providers.kiro import KiroProvider
 
 Kiro = Callable[..., KiroProvider]
@@ -69,6 +72,21 @@ def failing(provider: KiroProvider, text: str = "hi") -> ProviderError:
         ask(provider, text)
     assert not children()
     return caught.value
+
+
+PICTURE = [LLMMessage("user", [{"type": "text", "text": "what is it?"}, ImagePart(data=png(), name="photo.png")])]
+
+
+def test_images_go_through_its_acp_mode(kiro: Kiro) -> None:
+    with closing(kiro(acp="blocks")) as provider:
+        assert provider.chat_completion(PICTURE).content.startswith("text what is it?|image image/png ")
+
+
+@pytest.mark.parametrize("transport", ["auto", "plain", "stream-json"])
+def test_its_chat_command_is_not_started_for_an_image(kiro: Kiro, log: Path, transport: str) -> None:
+    with closing(kiro(transport=transport)) as provider, pytest.raises(UsageError, match="photo.png"):
+        provider.chat_completion(PICTURE)
+    assert ["chat", "--no-interactive"] not in [argv[:2] for argv in started(log)]
 
 
 def test_it_works_with_no_setting_at_all(kiro: Kiro) -> None:

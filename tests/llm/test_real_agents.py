@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 from agents.asking import Asking, acp_of, ask, children, closing, command_of, documented_models, eventually
+from pictures import png
 from servers import ChatServer, Handler, Reply, answer, delta, frame, status, stream
 
 from flowcraft.core.errors import AuthError, Cancelled, ProviderError, ReplyError, TransportError
 from flowcraft.llm.base import LLMMessage
+from flowcraft.llm.parts import ImagePart
 
 MODULES = Path(os.environ.get("FLOWCRAFT_TEST_NPM") or "/nowhere") / "node_modules"
 EXAMPLE = MODULES / "@agentclientprotocol" / "sdk" / "dist" / "examples" / "agent.js"
@@ -166,6 +168,18 @@ def test_qwen_answers_several_prompts_with_its_usage(qwen: pytest.MonkeyPatch) -
     assert "<system>" in sent
     assert "question one" in sent
     assert not children()
+
+
+@needs(MODULES / ".bin" / "qwen", NODE)
+def test_qwen_takes_an_image_and_shows_it_to_its_model(qwen: pytest.MonkeyPatch) -> None:
+    picture = ImagePart(data=png(64, 48))
+    with ChatServer(answer("a cat")) as server:
+        qwen.setenv("OPENAI_BASE_URL", server.base_url)
+        qwen.setenv("OPENAI_MODEL", "qwen3-vl-plus")
+        with closing(acp_of(agent="qwen")) as provider:
+            message = LLMMessage("user", [{"type": "text", "text": "what is it?"}, picture])
+            assert provider.chat_completion([message], timeout=60).content == "a cat"
+    assert picture.base64 in json.dumps(server.requests[0].body["messages"])
 
 
 @needs(MODULES / ".bin" / "qwen", NODE)
