@@ -3,7 +3,6 @@
 Answers that this run had paid for before it was killed, and never made use of, are given out again instead.
 """
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -58,7 +57,6 @@ class Account:
         self._key = ""
         self._last = 0
         self._open: dict[str, tuple[int, Amounts]] = {}
-        self._lock = threading.Lock()
 
     def recalled(
         self, model: ModelSettings, messages: Sequence[LLMMessage], params: Mapping[str, Any]
@@ -81,14 +79,12 @@ class Account:
         except BaseException:
             self._budget.settle(worst, {})
             raise
-        with self._lock:
-            self._open[call.id] = (number, worst)
+        self._open[call.id] = (number, worst)
         self._last = number
 
     def finished(self, call: CallFinished, attempt: Attempt) -> None:
         """Write down what came of it, and settle."""
-        with self._lock:
-            number, worst = self._open.pop(call.id)
+        number, worst = self._open.pop(call.id)
         free = attempt.error is not None and attempt.cost == 0
         amounts = {"calls": Decimal(1)} if free else used(attempt.usage, attempt.cost, worst)
         self._budget.settle(worst, amounts)

@@ -1,6 +1,6 @@
 """The books of one stage: every question goes through here, is told of, and is counted."""
 
-import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -14,7 +14,7 @@ from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.calls import Event as Cause
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Named
-from flowcraft.runner.outcome import AnswerRejected, Attempt, AttemptEnded, Event, Task, TextPiece
+from flowcraft.runner.outcome import AnswerRejected, Attempt, AttemptEnded, Event, Outcome, Task, TextPiece
 
 
 class Account(Protocol):
@@ -41,37 +41,36 @@ class Books:
     `event` is why the next call is made, if it is not the first; `answers` counts those to the stage's own question.
     """
 
-    def __init__(self, path: str, emit: Callable[[Event], None], account: "Account | None" = None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        task: Task,
+        llm: LLMIntegration,
+        emit: Callable[[Event], None],
+        scope: Scope,
+        account: "Account | None" = None,
+    ) -> None:
+        self.task = task
+        self.llm = llm
         self.emit = emit
+        self.scope = scope
         self.account = account
         self.attempts: list[Attempt] = list(account.attempts) if account else []
         self.event: Cause = "first"
         self.answers = 0
+        self._began_s = time.monotonic()
         self._open: dict[str, CallStarted] = {}
-        self._lock = threading.Lock()
 
-    def answered(
-        self,
-        llm: LLMIntegration,
-        task: Task,
-        model: Named | None,
-        messages: list[LLMMessage],
-        params: Mapping[str, Any],
-        scope: Scope,
-    ) -> LLMResponse:
+    def answered(self, model: Named | None, messages: list[LLMMessage], params: Mapping[str, Any]) -> LLMResponse:
         """The answer to a question: one that was paid for before, or a new one. Raises ProviderError."""
-        response = self._asked(llm, task, model, messages, params, scope, streamed=task.streamed)
+        response = self._asked(model, messages, params, streamed=self.task.streamed)
         self.answers += 1
         return response
 
-    def verdict(
-        self, llm: LLMIntegration, task: Task, model: Named | None, messages: list[LLMMessage], scope: Scope
-    ) -> LLMResponse:
+    def verdict(self, model: Named | None, messages: list[LLMMessage]) -> LLMResponse:
         """What a model says about a result."""
         before, self.event = self.event, "check"
         try:
-            return self._asked(llm, task, model, messages, {}, scope, streamed=False)
+            return self._asked(model, messages, {}, streamed=False)
         finally:
             self.event = before
 
@@ -80,37 +79,37 @@ class Books:
             call = replace(call, event=self.event)
         if self.account:
             self.account.started(call)
-        with self._lock:
-            self._open[call.id] = call
+        self._open[call.id] = call
 
     def finished(self, call: CallFinished) -> None:
-        with self._lock:
-            started = self._open.pop(call.id, None)
-            if started is None:  # it never left, or its end could not be written down and is told again
-                return
-            attempt = _attempt(started, call)
-            self.attempts.append(attempt)
+        started = self._open.pop(call.id, None)
+        if started is None:  # it never left, or its end could not be written down and is told again
+            return
+        attempt = _attempt(started, call)
+        self.attempts.append(attempt)
         if self.account:
             self.account.finished(call, attempt)
-        self.emit(AttemptEnded(self.path, attempt))
+        self.emit(AttemptEnded(self.task.path, attempt))
 
     def rejected(self, reasons: tuple[str, ...], *, last: bool) -> None:
         """The last answer was not accepted."""
         if self.account:
             self.account.rejected(reasons)
-        self.emit(AnswerRejected(self.path, self.answers, reasons, last))
+        self.emit(AnswerRejected(self.task.path, self.answers, reasons, last))
+
+    def outcome(self, **facts: Any) -> Outcome:
+        """How the stage has ended, with what was asked for it and how long it took."""
+        seconds, attempts = time.monotonic() - self._began_s, tuple(self.attempts)
+        return Outcome(path=self.task.path, kind=self.task.kind, seconds=seconds, attempts=attempts, **facts)
+
+    def closed(self, outcome: Outcome) -> Outcome:
+        """The same for an outcome that somebody else has made."""
+        return replace(outcome, seconds=time.monotonic() - self._began_s, attempts=tuple(self.attempts))
 
     def _asked(
-        self,
-        llm: LLMIntegration,
-        task: Task,
-        model: Named | None,
-        messages: list[LLMMessage],
-        params: Mapping[str, Any],
-        scope: Scope,
-        *,
-        streamed: bool,
+        self, model: Named | None, messages: list[LLMMessage], params: Mapping[str, Any], *, streamed: bool
     ) -> LLMResponse:
+        task, llm = self.task, self.llm
         if self.account:
             known = self.account.recalled(llm.choose(task.stage, model).model, messages, params)
             if known:
@@ -118,7 +117,7 @@ class Books:
         call: dict[str, Any] = {
             "model": model,
             "timeout": task.timeout_s,
-            "scope": scope,
+            "scope": self.scope,
             "observer": self,
             "retries": task.retries,
         }

@@ -5,19 +5,19 @@ Values of the result reach a command as variables and a question as text; nothin
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flowcraft.core.errors import ExpressionError, FlowcraftError, ProviderError
-from flowcraft.core.scope import Scope
-from flowcraft.llm.base import LLMMessage, LLMResponse
+from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.routing import Named
 from flowcraft.pipeline.model import Check
 from flowcraft.runner.answers import reading
+from flowcraft.runner.books import Books
 from flowcraft.runner.commands import execute_command, private_file
-from flowcraft.runner.outcome import Contract, Event, Execution, Shape, Task
+from flowcraft.runner.outcome import Contract, Execution, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
 MAX_REASON = 4000  # characters of what a command has printed, sent back to the model
@@ -35,17 +35,17 @@ JUDGE = (
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Holds results of one task to its contract; `asked` puts a question to a model, `env` is for commands."""
+    """Holds results of one task to its contract; its `books` count what a model is asked, `env` is for commands."""
 
     task: Task
-    asked: Callable[[list[LLMMessage], Named | None], LLMResponse]
-    emit: Callable[[Event], None]
-    scope: Scope
+    books: Books
     env: Mapping[str, str]
 
     def reasons(self, value: Any) -> tuple[str, ...]:
         """Why the value is not accepted; empty if it is. Raises FlowcraftError if a check cannot be made."""
         contract = self.task.contract
+        if not contract.checks:
+            return ()
         names = {**contract.names, "output": value}
         for group in ("that", "run", "ask"):
             checks = [check for check in contract.checks if getattr(check, group) is not None]
@@ -85,7 +85,7 @@ class Judge:
                 cwd=self.task.contract.cwd, script=script, argv=argv, env=env, secrets=self.task.contract.secrets
             )
             task = replace(self.task, work=work, contract=Contract(), shape=Shape())
-            outcome = execute_command(task, work, self.emit, self.scope)
+            outcome = execute_command(task, work, self.books.emit, self.books.scope)
         if outcome.ok:
             return ""
         shown = check.run.script.source.strip() if check.run.script else " ".join(argv)
@@ -103,7 +103,7 @@ class Judge:
         messages = [LLMMessage("system", JUDGE), LLMMessage("user", text)]
         named = Named(check.model.text(names, files), "stage") if check.model else None
         for _ in range(2):
-            response = self.asked(messages, named)
+            response = self.books.verdict(named, messages)
             read = reading(response.content, VERDICT)
             if not read.reasons:
                 return "" if read.value["accepted"] else read.value["reason"] or "it was judged as not good enough"

@@ -7,11 +7,10 @@ that is down where the stage names another. `Books` collects what was sent and w
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from flowcraft.core.errors import AuthError, DeadlineError, ProviderError, RateLimitError, ReplyError, TransportError
-from flowcraft.core.scope import Scope
 from flowcraft.core.values import Origin
 from flowcraft.llm.base import LLMMessage, LLMResponse
 from flowcraft.llm.integration import LLMIntegration
@@ -43,26 +42,26 @@ class _Judged:
     written: Mapping[str, str | None] | None = None
 
 
-def ask(task: Task, question: Question, llm: LLMIntegration, books: Books, scope: Scope, judge: Judge) -> Outcome:
+def ask(task: Task, question: Question, books: Books, judge: Judge) -> Outcome:
     """Carry out a prompt stage. Raises ProviderError, UsageError or Cancelled."""
     if books.account:
-        scope.wait(books.account.wait_s)
+        books.scope.wait(books.account.wait_s)
     rungs = [question.model, *(_rung(name, question) for name in question.ladder)]
     judged: _Judged | None = None
     for number, model in enumerate(rungs):
         top = number == len(rungs) - 1
         try:
-            judged = _climbed(replace(question, model=model), task, llm, books, scope, judge, judged, top)
+            judged = _climbed(task, question, model, books, judge, judged, top)
         except ProviderError as error:
             if top or not _is_down(error):
                 raise
             log.warning("%s: %s, going up to %s", task.path, error, question.ladder[number])
         else:
             if not judged.reasons:
-                return _accepted(task, judged)
+                return _accepted(judged, books)
         books.event = "escalation"
     assert judged
-    return _given_up(task, judged.response, judged.reasons, books.answers)
+    return _given_up(task, judged.response, judged.reasons, books)
 
 
 def _rung(name: str, question: Question) -> Named:
@@ -73,24 +72,23 @@ def _is_down(error: ProviderError) -> bool:
     return error.retryable or isinstance(error, _DOWN) or (error.status or 0) >= 500
 
 
-def _climbed(  # noqa: PLR0913 - one rung needs all of the stage, and what the rung before has left
-    question: Question,
+def _climbed(
     task: Task,
-    llm: LLMIntegration,
+    question: Question,
+    model: Named | None,
     books: Books,
-    scope: Scope,
     judge: Judge,
     before: _Judged | None,
     top: bool,
 ) -> _Judged:
     """The last answer on one rung: accepted, or with reasons when its attempts are used up."""
-    messages, params = _opening(task, question, llm)
+    messages, params = _opening(task, question, model, books.llm)
     if before:
         messages += _sent_back(before.response.content, before.reasons, task)
     limit = question.attempts if _has_contract(task) else 1
     number = 1
     while True:
-        response = books.answered(llm, task, question.model, messages, params, scope)
+        response = books.answered(model, messages, params)
         judged = _judged(response, task, judge)
         if not judged.reasons:
             return judged
@@ -107,26 +105,22 @@ def _has_contract(task: Task) -> bool:
     return task.shape.json or task.shape.files or bool(task.contract.checks)
 
 
-def _accepted(task: Task, judged: _Judged) -> Outcome:
+def _accepted(judged: _Judged, books: Books) -> Outcome:
     cut = judged.response.finish_reason == "length"
-    return Outcome(
-        path=task.path,
-        kind="prompt",
-        status="succeeded",
-        output=judged.value,
-        written=judged.written or {},
-        warnings=(f"the answer of '{task.path}': {CUT_OFF}",) if cut else (),
-    )
+    warnings = (f"the answer of '{books.task.path}': {CUT_OFF}",) if cut else ()
+    return books.outcome(status="succeeded", output=judged.value, written=judged.written or {}, warnings=warnings)
 
 
-def _opening(task: Task, question: Question, llm: LLMIntegration) -> tuple[list[LLMMessage], dict[str, Any]]:
+def _opening(
+    task: Task, question: Question, model: Named | None, llm: LLMIntegration
+) -> tuple[list[LLMMessage], dict[str, Any]]:
     """The first messages and the parameters; JSON is asked for in the way the chosen service understands best."""
     messages, params, shape = list(question.messages), dict(question.params), task.shape
     if shape.files:
         messages[-1] = messages[-1].followed_by(f"{INSTRUCTION}{', '.join(task.writes)}")
     if not shape.json:
         return messages, params
-    service = llm.provider(llm.choose(task.stage, question.model).model)
+    service = llm.provider(llm.choose(task.stage, model).model)
     if shape.schema is not None and service.json_schema:
         named = {"name": task.stage, "schema": dict(shape.schema), "strict": _strict(shape.schema)}
         params.setdefault("response_format", {"type": "json_schema", "json_schema": named})
@@ -190,22 +184,15 @@ def _sent_back(answer: str, reasons: tuple[str, ...], task: Task) -> list[LLMMes
     return [LLMMessage("assistant", answer.strip() or "(nothing)"), LLMMessage("user", text)]
 
 
-def _given_up(task: Task, response: LLMResponse, reasons: tuple[str, ...], answers: int) -> Outcome:
+def _given_up(task: Task, response: LLMResponse, reasons: tuple[str, ...], books: Books) -> Outcome:
     said = "; ".join(reasons)
     error = ReplyError(
-        f"{answers} answers were not accepted, the last because: {said}" if _has_contract(task) else said,
+        f"{books.answers} answers were not accepted, the last because: {said}" if _has_contract(task) else said,
         provider=response.provider,
         model=response.model,
         hint="read the rejected answer in the record; try `model: [cheap, expensive]` or a simpler contract",
     )
-    return Outcome(
-        path=task.path,
-        kind="prompt",
-        status="failed",
-        error=str(error),
-        hint=error.hint,
-        rejected=response.content,
-    )
+    return books.outcome(status="failed", error=str(error), hint=error.hint, rejected=response.content)
 
 
 def _schema_text(shape: Shape) -> str:

@@ -5,7 +5,6 @@ any other exception is a bug of ours and crosses to the caller.
 """
 
 import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -28,34 +27,33 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0  # before a command is tried again; as b
 Emit = Callable[[Event], None]
 
 
-def _prompt(task: Task, llm: LLMIntegration, books: Books, scope: Scope, judge: Judge) -> Outcome:
+def _prompt(task: Task, books: Books, judge: Judge) -> Outcome:
     assert isinstance(task.work, Question)
-    return ask(task, task.work, llm, books, scope, judge)
+    return ask(task, task.work, books, judge)
 
 
-def _run(task: Task, llm: LLMIntegration, books: Books, scope: Scope, judge: Judge) -> Outcome:
+def _run(task: Task, books: Books, judge: Judge) -> Outcome:
     def once() -> Outcome:
         assert isinstance(task.work, Execution)
-        return execute_command(task, replace(task.work, env={**judge.env, **task.work.env}), books.emit, scope)
+        return execute_command(task, replace(task.work, env={**judge.env, **task.work.env}), books.emit, books.scope)
 
-    return _worked(task, once, scope, judge)
+    return books.closed(_worked(task, once, books.scope, judge))
 
 
-def _python(task: Task, llm: LLMIntegration, books: Books, scope: Scope, judge: Judge) -> Outcome:
+def _python(task: Task, books: Books, judge: Judge) -> Outcome:
     def once() -> Outcome:
         assert isinstance(task.work, Invocation)
-        return execute_function(task, task.work, books.emit, scope, dict(judge.env))
+        return execute_function(task, task.work, books.emit, books.scope, dict(judge.env))
 
-    return _worked(task, once, scope, judge)
+    return books.closed(_worked(task, once, books.scope, judge))
 
 
-def _judge(task: Task, llm: LLMIntegration, books: Books, scope: Scope, judge: Judge) -> Outcome:
+def _judge(task: Task, books: Books, judge: Judge) -> Outcome:
     assert isinstance(task.work, Judgement)
-    value = task.work.value
-    return _held(Outcome(path=task.path, kind=task.kind, status="succeeded", output=value), judge)
+    return books.closed(_held(books.outcome(status="succeeded", output=task.work.value), judge))
 
 
-Kind = Callable[[Task, LLMIntegration, Books, Scope, Judge], Outcome]
+Kind = Callable[[Task, Books, Judge], Outcome]
 
 KINDS: dict[type, Kind] = {Question: _prompt, Execution: _run, Invocation: _python, Judgement: _judge}
 
@@ -65,19 +63,16 @@ def execute(task: Task, llm: LLMIntegration, emit: Emit, scope: Scope, account: 
 
     `account` keeps the books of a run that can be resumed.
     """
-    books = Books(task.path, emit, account)
+    books = Books(task, llm, emit, scope, account)
     env: Mapping[str, str] = {RUN_VARIABLE: account.run_id} if account and account.run_id else {}
-    judge = Judge(task, lambda messages, model: books.verdict(llm, task, model, messages, scope), emit, scope, env)
-    started_s = time.monotonic()
     try:
         scope.check()
-        outcome = KINDS[type(task.work)](task, llm, books, scope, judge)
+        return KINDS[type(task.work)](task, books, Judge(task, books, env))
     except Cancelled:
-        outcome = cancelled(task)
+        return books.closed(cancelled(task))
     except FlowcraftError as error:
         # A call that was ended from outside may end in any error at all.
-        outcome = cancelled(task) if scope.cancelled else failed(task.path, task.kind, error)
-    return replace(outcome, seconds=time.monotonic() - started_s, attempts=tuple(books.attempts))
+        return books.closed(cancelled(task) if scope.cancelled else failed(task.path, task.kind, error))
 
 
 def failed(path: str, kind: str, error: FlowcraftError) -> Outcome:
