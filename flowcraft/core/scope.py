@@ -7,6 +7,7 @@ cancel it. What blocks (a socket, a child process, a wait) registers how to be w
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from flowcraft.core.errors import Cancelled
 
@@ -15,17 +16,18 @@ class Scope:
     """A total time limit in seconds (None: no limit) and a cancel switch; thread-safe.
 
     A scope made with a `parent` ends with it: it is cancelled when the parent is, and its
-    limit is never later than the parent's.
+    limit is never later than the parent's. `cancelled` is for reading.
     """
 
-    __slots__ = ("_callbacks", "_cancelled", "_leave", "_lock", "deadline")
+    # One is made for each call: no Event, which is three locks, and no method where an attribute does.
+    __slots__ = ("_callbacks", "_leave", "_lock", "cancelled", "deadline")
 
     def __init__(self, timeout_s: float | None = None, *, parent: "Scope | None" = None) -> None:
         self.deadline: float | None = None if timeout_s is None else time.monotonic() + timeout_s
-        self._cancelled = threading.Event()
+        self.cancelled = False
         self._lock = threading.Lock()
         self._callbacks: dict[object, Callable[[], None]] = {}
-        self._leave: list[Callable[[], None]] = []
+        self._leave: list[Callable[[], object]] = []
         if parent:
             self.join(parent)
 
@@ -43,16 +45,12 @@ class Scope:
     def cancel(self) -> None:
         """Stop what runs in this scope; returns at once, may be called from any thread and again."""
         with self._lock:
-            self._cancelled.set()
+            self.cancelled = True
             callbacks = list(self._callbacks.items())
         for token, wake in callbacks:
             wake()
             # Only now: whoever is torn out of here by Ctrl-C can cancel again, and nobody sleeps on.
-            self._forget(token)
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
+            self._callbacks.pop(token, None)
 
     def remaining_s(self) -> float | None:
         """Seconds left, never below 0; None without a limit."""
@@ -64,28 +62,34 @@ class Scope:
 
     def check(self) -> None:
         """Raise Cancelled if somebody has cancelled."""
-        if self._cancelled.is_set():
+        if self.cancelled:
             raise Cancelled
 
     def wait(self, seconds: float) -> None:
         """Wait, but no longer than the limit; raise Cancelled as soon as somebody cancels."""
         left = self.remaining_s()
-        if self._cancelled.wait(seconds if left is None else min(seconds, left)):
-            raise Cancelled
+        if seconds > 0:
+            woken = threading.Event()
+            take_back = self.on_cancel(woken.set)
+            try:
+                woken.wait(seconds if left is None else min(seconds, left))
+            finally:
+                take_back()
+        self.check()
 
-    def on_cancel(self, wake: Callable[[], None]) -> Callable[[], None]:
+    def on_cancel(self, wake: Callable[[], None]) -> Callable[[], object]:
         """Have `wake` called on cancel (at once if that has happened); returns how to take it back.
 
         `wake` runs in the cancelling thread, must not block and must not raise.
         """
         token = object()
         with self._lock:
-            if not self._cancelled.is_set():
+            if not self.cancelled:
                 self._callbacks[token] = wake
-                return lambda: self._forget(token)
+                return partial(self._callbacks.pop, token, None)
         wake()
-        return lambda: None
+        return _nothing
 
-    def _forget(self, token: object) -> None:
-        with self._lock:
-            self._callbacks.pop(token, None)
+
+def _nothing() -> None:
+    """There is nothing to take back."""

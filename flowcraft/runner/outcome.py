@@ -4,13 +4,13 @@ All frozen. `to_json` exists on what leaves the process; its shape is promised b
 Costs are in US dollars; None means unknown and is never counted as 0.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from flowcraft.llm.base import LLMMessage, Usage
 from flowcraft.llm.routing import Named
@@ -19,6 +19,11 @@ from flowcraft.pipeline.model import Check
 Status = Literal["succeeded", "failed", "skipped", "cancelled", "waiting"]
 RunStatus = Literal["succeeded", "failed", "interrupted", "paused", "rejected"]
 Channel = Literal["answer", "stdout", "stderr"]
+
+Number = TypeVar("Number", int, Decimal)
+
+_NOTHING = Decimal(0)
+_UNKNOWN = Usage()
 
 EXIT_CODES: Mapping[str, int] = MappingProxyType(
     {"succeeded": 0, "failed": 1, "paused": 3, "rejected": 4, "interrupted": 130}
@@ -95,6 +100,9 @@ class Contract:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
+_KINDS: Mapping[type, str] = {Question: "prompt", Execution: "run", Invocation: "python"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One stage, ready to be carried out: every template is rendered. `path` names it in the run.
@@ -119,9 +127,7 @@ class Task:
 
     @property
     def kind(self) -> str:
-        if isinstance(self.work, Judgement):
-            return self.work.kind
-        return {Question: "prompt", Execution: "run", Invocation: "python"}[type(self.work)]
+        return self.work.kind if isinstance(self.work, Judgement) else _KINDS[type(self.work)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,14 +197,24 @@ class Totals:
 
 def totals(attempts: Iterable[Attempt]) -> Totals:
     """The sums over `attempts`; an attempt that cost nothing and reports no usage counts as a call only."""
-    made = [attempt for attempt in attempts if not attempt.cached]
-    used = [attempt.usage or Usage() for attempt in made if attempt.usage or attempt.cost != 0]
-    return Totals(
-        calls=len(made),
-        prompt_tokens=_sum([usage.prompt_tokens for usage in used]),
-        completion_tokens=_sum([usage.completion_tokens for usage in used]),
-        cost=_sum([attempt.cost for attempt in made], Decimal(0)),
-    )
+    calls = 0
+    prompt: int | None = 0
+    completion: int | None = 0
+    cost: Decimal | None = _NOTHING
+    for attempt in attempts:
+        if attempt.cached:
+            continue
+        calls += 1
+        cost = _plus(cost, attempt.cost)
+        if attempt.usage or attempt.cost != 0:
+            usage = attempt.usage or _UNKNOWN
+            prompt = _plus(prompt, usage.prompt_tokens)
+            completion = _plus(completion, usage.completion_tokens)
+    return Totals(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+
+
+def _plus(sum_: Number | None, figure: Number | None) -> Number | None:
+    return None if sum_ is None or figure is None else sum_ + figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -383,7 +399,3 @@ class RunFinished:
 
 
 Event = RunStarted | StageStarted | TextPiece | AttemptEnded | AnswerRejected | StageFinished | RunFinished
-
-
-def _sum(figures: Sequence[Any], zero: Any = 0) -> Any:
-    return None if any(figure is None for figure in figures) else sum(figures, zero)

@@ -1,10 +1,10 @@
 """A stage becomes a task: its templates are rendered, once, when it starts; by the coordinator, never a worker."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from types import EllipsisType
+from types import EllipsisType, TracebackType
 from typing import Any
 
 from flowcraft.core.errors import ExpressionError, StageError
@@ -13,7 +13,7 @@ from flowcraft.llm.routing import Named
 from flowcraft.pipeline.expr import Expression, Template
 from flowcraft.pipeline.expressions.data import field_of, is_defined, kind_of
 from flowcraft.pipeline.expressions.references import Reference
-from flowcraft.pipeline.model import Approval, Check, Command, Each, Function, Pipeline, Prompt, Stage
+from flowcraft.pipeline.model import Approval, Check, Command, Each, Function, Output, Pipeline, Prompt, Stage
 from flowcraft.runner.attachments import attached
 from flowcraft.runner.checks import key_of
 from flowcraft.runner.choices import named_by_stage, stage_model
@@ -24,6 +24,27 @@ from flowcraft.runner.outcome import Contract, Execution, Invocation, Judgement,
 from flowcraft.runner.workspace import Workspace
 
 SHOWN_CHARACTERS = 80  # of a template that failed
+_TEXT = Shape()
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A block whose ExpressionErrors become StageErrors with their place; a generator would take twice as long."""
+
+    file: Path
+    line: int
+    what: str
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ExpressionError):
+            place = f"{self.file}:{self.line}" if self.line else str(self.file)
+            shown = _excerpt(error.expression, error.offset)
+            raise StageError(f"{place}: {self.what}{error.message}, in: {shown}", hint=error.hint) from error
 
 
 class Renderer:
@@ -43,6 +64,7 @@ class Renderer:
         self._spilled = spilled
         self._secrets = secrets
         self._numbers = numbers or count(1)
+        self._no_checks = Contract(cwd=workspace.root, secrets=secrets)
 
     def used(self, pipeline: Pipeline, secrets: tuple[str, ...]) -> "Renderer":
         """The renderer for a pipeline that this one uses."""
@@ -51,8 +73,10 @@ class Renderer:
 
     def wanted(self, stage: Stage, names: Names) -> bool:
         """Whether the stage's `if` holds. Raises StageError."""
+        if stage.condition is None:
+            return True
         with self.placed(stage.line):
-            return stage.condition is None or stage.condition.condition(names.public, self.workspace)
+            return stage.condition.condition(names.public, self.workspace)
 
     def done(self, stage: Stage, names: Names, output: Any) -> bool:
         """Whether the stage's `until` holds. Raises StageError."""
@@ -96,11 +120,7 @@ class Renderer:
                 path=path,
                 stage=stage.id,
                 work=self._work(stage, names, models, list(reads)),
-                shape=Shape(
-                    json=output.format == "json" or output.schema is not None,
-                    schema=output.schema,
-                    files=output.format == "files",
-                ),
+                shape=_shape(output),
                 contract=self._contract(stage, names),
                 reads=reads,
                 writes=stage.writes,
@@ -125,15 +145,9 @@ class Renderer:
                 made[name] = template.render(names.public, self.workspace)
         return made
 
-    @contextmanager
-    def placed(self, line: int, what: str = "") -> Iterator[None]:
+    def placed(self, line: int, what: str = "") -> "_Placed":
         """Say where in the file the template stands that cannot be rendered."""
-        try:
-            yield
-        except ExpressionError as error:
-            place = f"{self._pipeline.file}:{line}" if line else str(self._pipeline.file)
-            shown = _excerpt(error.expression, error.offset)
-            raise StageError(f"{place}: {what}{error.message}, in: {shown}", hint=error.hint) from error
+        return _Placed(self._pipeline.file, line, what)
 
     def _work(
         self, stage: Stage, names: Names, models: Mapping[str, str], reads: Sequence[str]
@@ -156,11 +170,11 @@ class Renderer:
             raise StageError(f"the prompt of '{stage.id}' is empty", hint="look at the values it is made of")
         system = prompt.system.text(names.public, self.workspace) if prompt.system else ""
         opening = (LLMMessage("system", system),) if system.strip() else ()
-        ladder = () if stage.id in models else tuple(self._model(stage, one, names) for one in prompt.models[1:])
+        higher = () if stage.id in models else prompt.models[1:]
         return Question(
             messages=(*opening, LLMMessage("user", attached(text, self.workspace, reads))),
             model=self._named(stage, names, models),
-            ladder=ladder,
+            ladder=tuple([self._model(stage, one, names) for one in higher]),
             attempts=prompt.attempts,
             params=prompt.params,
         )
@@ -191,9 +205,9 @@ class Renderer:
         return Execution(cwd=cwd, script=script, argv=argv, env=env, secrets=self._secrets)
 
     def _contract(self, stage: Stage, names: Names) -> Contract:
-        root = self.workspace.root
         if not stage.checks:
-            return Contract(cwd=root, secrets=self._secrets)
+            return self._no_checks
+        root = self.workspace.root
         seen = {reference.path for check in stage.checks for reference in _references(check)}
         known = names.public["stages"]
         # A worker gets a copy of what it may name: the coordinator goes on adding to the original.
@@ -216,6 +230,13 @@ class Renderer:
 
     def _spill(self, name: str, text: str) -> str:
         return private_file(self._spilled / f"{next(self._numbers)}-{name}", text)
+
+
+def _shape(output: Output) -> Shape:
+    if output.format == "text" and output.schema is None:
+        return _TEXT
+    json = output.format == "json" or output.schema is not None
+    return Shape(json=json, schema=output.schema, files=output.format == "files")
 
 
 def _references(check: Check) -> Iterator[Reference]:
