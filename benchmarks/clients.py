@@ -3,6 +3,7 @@
     python clients.py NAME URL      then one JSON request per line on stdin, one JSON answer per line on stdout
 
 Every client does the same: send one user message, give back the text, or the pieces of text as they arrive.
+Several at once are threads; those of AsyncOpenAI are tasks of one event loop, as it is meant to be used.
 """
 
 import json
@@ -12,14 +13,32 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 PROMPT = "Write a sorting function in Python, with a docstring and tests."
 Call = Callable[[], str]
 Stream = Callable[[], Iterator[str]]
+
+
+class Tasks(NamedTuple):
+    """A client of an event loop: what runs a coroutine in it, and those for a call and a stream."""
+
+    run: Callable[[Coroutine[Any, Any, Any]], Any]
+    call: Callable[[], Coroutine[Any, Any, str]]
+    stream: Callable[[], AsyncIterator[str]]
+
+
+class Client(NamedTuple):
+    """A way to ask; `tasks` is there where several at once are no threads."""
+
+    call: Call
+    stream: Stream
+    tasks: Tasks | None = None
+
+
 BODY = {"model": "bench-model", "messages": [{"role": "user", "content": PROMPT}]}
 STREAMED = {**BODY, "stream": True, "stream_options": {"include_usage": True}}
 
@@ -66,6 +85,31 @@ def requests(base_url: str) -> tuple[Call, Stream]:
                 for choice in json.loads(event.data)["choices"]:
                     if text := choice["delta"].get("content"):
                         yield text
+
+    return call, stream
+
+
+def urllib3(base_url: str) -> tuple[Call, Stream]:
+    """What requests stands on, by hand: one pool, no sessions, no checks."""
+    import urllib3 as library
+
+    url = library.util.parse_url(f"{base_url}/chat/completions")
+    pool = library.HTTPConnectionPool(url.host, url.port, maxsize=256)
+    headers = {"Authorization": "Bearer x", "Content-Type": "application/json"}
+
+    def opened(body: Any, **options: Any) -> Any:
+        return pool.urlopen("POST", url.path, json.dumps(body).encode(), headers, retries=False, **options)
+
+    def call() -> str:
+        return json.loads(opened(BODY).data)["choices"][0]["message"]["content"]
+
+    def stream() -> Iterator[str]:
+        for chunk in opened(STREAMED, preload_content=False).stream(None):
+            for event in chunk.split(b"\n\n"):
+                if event.startswith(b"data: {"):
+                    for choice in json.loads(event[6:])["choices"]:
+                        if text := choice["delta"].get("content"):
+                            yield text
 
     return call, stream
 
@@ -125,6 +169,36 @@ def openai(base_url: str) -> tuple[Call, Stream]:
     return lambda: client.chat.completions.create(**BODY).choices[0].message.content or "", stream
 
 
+def openai_async(base_url: str) -> Client:
+    import asyncio
+
+    from openai import AsyncOpenAI
+
+    run, client = asyncio.new_event_loop().run_until_complete, AsyncOpenAI(base_url=base_url, api_key="x")
+
+    async def call() -> str:
+        return (await client.chat.completions.create(**BODY)).choices[0].message.content or ""
+
+    async def stream() -> AsyncIterator[str]:
+        async with await client.chat.completions.create(**STREAMED) as chunks:
+            async for chunk in chunks:
+                if chunk.choices and chunk.choices[0].delta.content:
+                    yield chunk.choices[0].delta.content
+
+    async def first(pieces: AsyncIterator[str]) -> str:
+        return await anext(pieces)
+
+    async def rest(pieces: AsyncIterator[str]) -> list[str]:
+        return [piece async for piece in pieces]
+
+    def pieces() -> Iterator[str]:
+        coming = stream()
+        yield run(first(coming))
+        yield from run(rest(coming))
+
+    return Client(lambda: run(call()), pieces, Tasks(run, call, stream))
+
+
 def litellm(base_url: str) -> tuple[Call, Stream]:
     import litellm as library
 
@@ -155,11 +229,13 @@ def llm(base_url: str) -> tuple[Call, Stream]:
     return lambda: model.prompt(PROMPT, stream=False).text(), lambda: iter(model.prompt(PROMPT, stream=True))
 
 
-CLIENTS: dict[str, tuple[Callable[[str], tuple[Call, Stream]], tuple[str, ...]]] = {
+CLIENTS: dict[str, tuple[Callable[[str], tuple[Call, Stream] | Client], tuple[str, ...]]] = {
     "flowcraft": (flowcraft, ("requests", "urllib3")),
     "raw_socket": (raw_socket, ()),
+    "urllib3": (urllib3, ("urllib3",)),
     "requests": (requests, ("requests", "urllib3", "sseclient-py")),
     "openai": (openai, ("openai",)),
+    "openai_async": (openai_async, ("openai",)),
     "litellm": (litellm, ("litellm", "openai")),
     "langchain": (langchain, ("langchain-openai", "openai")),
     "llm": (llm, ("llm", "openai")),
@@ -171,11 +247,11 @@ class Worker:
 
     def __init__(self, name: str, url: str) -> None:
         self._name, self._url = name, url
-        self._made: dict[str, tuple[Call, Stream]] = {}
+        self._made: dict[str, Client] = {}
 
-    def client(self, path: str) -> tuple[Call, Stream]:
+    def client(self, path: str) -> Client:
         if path not in self._made:
-            self._made[path] = CLIENTS[self._name][0](f"{self._url}{path}/v1")
+            self._made[path] = Client(*CLIENTS[self._name][0](f"{self._url}{path}/v1"))
         return self._made[path]
 
     def about(self) -> dict[str, Any]:
@@ -183,7 +259,14 @@ class Worker:
         return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
     def calls(self, n: int, path: str = "", threads: int = 1) -> dict[str, float]:
-        call = self.client(path)[0]
+        call, _, tasks = self.client(path)
+
+        async def work(tasks: Tasks) -> None:
+            for _ in range(n):
+                await tasks.call()
+
+        if tasks and threads > 1:
+            return _gathered(tasks, threads, work, threads * n)
         return _together(threads, lambda: [call() for _ in range(n)], threads * n)
 
     def streams(self, n: int, events: int, threads: int = 1) -> dict[str, float]:
@@ -210,13 +293,16 @@ class Worker:
 
     def paced(self, threads: int, rate: int, seconds: int) -> dict[str, float]:
         """Streams at a given pace: how late each piece is handed out, in seconds."""
-        stream = self.client(f"/events-{rate * seconds}/rate-{rate}")[1]
+        _, stream, tasks = self.client(f"/events-{rate * seconds}/rate-{rate}")
         late: list[float] = []
 
         def work() -> None:
             late.extend([time.monotonic() - float(text) for text in stream()])
 
-        figures = _together(threads, work, 1)
+        async def task(tasks: Tasks) -> None:
+            late.extend([time.monotonic() - float(text) async for text in tasks.stream()])
+
+        figures = _gathered(tasks, threads, task, 1) if tasks else _together(threads, work, 1)
         late.sort()
         return {**figures, "p50": late[len(late) // 2], "p99": late[len(late) * 99 // 100]}
 
@@ -256,6 +342,19 @@ def _together(threads: int, work: Callable[[], object], items: int) -> dict[str,
         one.join()
     if failures:
         raise failures[0]
+    return {"cpu": (time.process_time() - cpu) / items, "wall": (time.perf_counter() - wall) / items}
+
+
+def _gathered(
+    tasks: Tasks, count: int, work: Callable[[Tasks], Coroutine[Any, Any, None]], items: int
+) -> dict[str, float]:
+    import asyncio
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(work(tasks) for _ in range(count)))
+
+    cpu, wall = time.process_time(), time.perf_counter()
+    tasks.run(all_of_them())
     return {"cpu": (time.process_time() - cpu) / items, "wall": (time.perf_counter() - wall) / items}
 
 

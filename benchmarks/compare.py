@@ -18,18 +18,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from service import serving
 
 HERE = Path(__file__).parent
 OURS = "flowcraft"
-CLIENTS = ("flowcraft", "requests", "raw_socket", "openai", "langchain", "llm", "litellm")
+CLIENTS = ("flowcraft", "requests", "urllib3", "raw_socket", "openai", "openai_async", "langchain", "llm", "litellm")
 RUNNERS = ("thread_pool", "flowcraft", "flowcraft_ledger", "langgraph", "langgraph_sqlite", "haystack", "prefect")
 # Of these, a tenth of the long stream shows the same, and threads only that one GIL has its limits.
 SLOW = ("langchain", "llm", "litellm")
-PARTS = ("start", "counts", "sdk", "threads", "memory", "stages")
+PARTS = ("start", "counts", "sdk", "threads", "memory", "stages", "load")
 Figures = dict[str, float]
 # What is done in one round, and how often the slow ones are done.
 SDK: dict[str, dict[str, Any]] = {
@@ -71,7 +73,7 @@ class Peer:
 
 def main() -> None:
     options = _options()
-    pythons = {OURS: sys.executable, "requests": sys.executable, "raw_socket": sys.executable}
+    pythons = dict.fromkeys((OURS, "requests", "urllib3", "raw_socket"), sys.executable)
     pythons |= {"thread_pool": sys.executable, "flowcraft_ledger": sys.executable}
     for pair in options.venv:
         name, _, python = pair.partition("=")
@@ -82,6 +84,8 @@ def main() -> None:
     if "stages" in options.only:
         runners = [name for name in RUNNERS if name in pythons]
         _note(report, _stages(runners, pythons, report["versions"], max(3, options.rounds // 3)))
+    if "load" in options.only:
+        _note(report, _load())
     report["load"].append(os.getloadavg()[0])
     print(f"\n{report['machine']}; load {report['load'][0]:.1f} to {report['load'][1]:.1f}")
     print(json.dumps(report["versions"]))
@@ -97,15 +101,15 @@ def _measure_clients(report: dict[str, Any], pythons: dict[str, str], url: str, 
             if "counts" in options.only:
                 _note(report, _once(peers, "function calls", do="counts"))
             if "sdk" in options.only:
-                _note(report, _rounds(peers, SDK, options.rounds))
+                _note(report, _rounds(peers, SDK, options.rounds, url))
             if "threads" in options.only:
                 quick = [peer for peer in peers if peer.name not in SLOW]
-                _note(report, _rounds(quick, THREADS, max(3, options.rounds // 2)))
+                _note(report, _rounds(quick, THREADS, max(3, options.rounds // 2), url))
     if "start" in options.only:
         _note(report, _starts(pythons, url, options.rounds))
     if "memory" in options.only:
         found: dict[str, list[Figures]] = {}
-        for name in clients:
+        for name in [name for name in clients if name != "openai_async"]:  # it keeps what openai keeps
             events = options.events // (10 if name in SLOW else 1)
             with _peers([name], pythons, url) as peers:
                 found |= _once(peers, "memory", do="memory", events=events)["memory"]
@@ -128,21 +132,40 @@ def _peers(names: Sequence[str], pythons: dict[str, str], url: str) -> Iterator[
         yield [stack.enter_context(Peer(name, pythons[name], url)) for name in names]
 
 
-def _rounds(peers: list[Peer], tasks: dict[str, dict[str, Any]], rounds: int) -> dict[str, dict[str, list[Figures]]]:
+def _rounds(
+    peers: list[Peer], tasks: dict[str, dict[str, Any]], rounds: int, url: str
+) -> dict[str, dict[str, list[Figures]]]:
     found: dict[str, dict[str, list[Figures]]] = {task: {} for task in tasks}
     for task, wish in tasks.items():
-        able = []
+        able, first = [], {}
         for peer in peers:  # once to warm up, and to see who can do it at all
-            answer = peer.ask(**wish)
+            answer = _asked(peer, wish, url)
             if "error" in answer:
                 print(f"{peer.name}: {task}: {answer['error']}", file=sys.stderr)
             else:
                 able.append(peer)
+                first[peer.name] = answer["connections"]
         for number in range(rounds):
             turn = able if number % 2 else able[::-1]
             for peer in turn:
-                found[task].setdefault(peer.name, []).append(peer.ask(**wish))
+                figures = {**_asked(peer, wish, url), "at_first": first[peer.name]}
+                found[task].setdefault(peer.name, []).append(figures)
     return found
+
+
+def _asked(peer: Peer, wish: dict[str, Any], url: str) -> dict[str, Any]:
+    """What the peer has measured, and how many connections it opened meanwhile."""
+    before = _connections(url)
+    answer = peer.ask(**wish)
+    return {**answer, "connections": _connections(url) - before - 1}
+
+
+def _connections(url: str) -> int:
+    parts = urlsplit(url)
+    asking = HTTPConnection(str(parts.hostname), parts.port)
+    asking.request("GET", "/connections")
+    with asking.getresponse() as response:
+        return int(response.read())
 
 
 def _once(peers: list[Peer], title: str, **wish: Any) -> dict[str, dict[str, list[Figures]]]:
@@ -211,6 +234,14 @@ def _stages(
     return found
 
 
+def _load() -> dict[str, dict[str, list[Figures]]]:
+    """A file of 1,000 stages, read and checked, beside the bare parser."""
+    command = [sys.executable, str(HERE / "load.py"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment())
+    rounds = json.loads(done.stdout)
+    return {"load of 1,000 stages": {name: [{"cpu": cpu_s} for cpu_s in rounds[name]] for name in rounds}}
+
+
 def _note(report: dict[str, Any], found: dict[str, dict[str, list[Figures]]]) -> None:
     """Put the figures into the report, and on the screen at once."""
     for title, peers in found.items():
@@ -220,18 +251,22 @@ def _note(report: dict[str, Any], found: dict[str, dict[str, list[Figures]]]) ->
         print(f"\n{title}")
         for name, runs in peers.items():
             cells = [f"{key} {_shown(statistics.median(run[key] for run in runs))}" for key in runs[0]]
-            ratio = report["figures"][title][name]["ratio"]
-            versus = f"   ours/this: {ratio[1]:.2f} [{ratio[0]:.2f}, {ratio[2]:.2f}]" if ratio else ""
-            print(f"  {name:28} {'   '.join(cells)}{versus}")
+            ratios = report["figures"][title][name]["ratio"]
+            versus = [f"{key} {middle:.2f} [{low:.2f}, {high:.2f}]" for key, (low, middle, high) in ratios.items()]
+            print(f"  {name:28} {'   '.join(cells)}{'   ours/this: ' if versus else ''}{', '.join(versus)}")
         sys.stdout.flush()
 
 
-def _ratios(peers: dict[str, list[Figures]], name: str) -> list[float] | None:
-    """Quartiles of our CPU time to this peer's, round by round."""
-    if OURS not in peers or name == OURS or "cpu" not in peers[name][0]:
-        return None
-    ratios = [ours["cpu"] / theirs["cpu"] for ours, theirs in zip(peers[OURS], peers[name], strict=False)]
-    return statistics.quantiles(ratios, n=4) if len(ratios) > 1 else None
+def _ratios(peers: dict[str, list[Figures]], name: str) -> dict[str, list[float]]:
+    """Quartiles of our times to this peer's, round by round."""
+    if OURS not in peers or name == OURS:
+        return {}
+    found = {}
+    for key in [key for key in ("cpu", "wall", "p50", "p99") if key in peers[name][0]]:
+        ratios = [ours[key] / theirs[key] for ours, theirs in zip(peers[OURS], peers[name], strict=False)]
+        if len(ratios) > 1:
+            found[key] = statistics.quantiles(ratios, n=4)
+    return found
 
 
 def _shown(value: float) -> str:

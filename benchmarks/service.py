@@ -4,11 +4,13 @@
         base_url = f"{url}/events-1000/v1"
 
 The path of a request says how to answer: `events-N` how many pieces a stream has, `delay-MS` how long to
-wait before an answer, `rate-N` how many pieces a second. Everything else about the request is ignored.
+wait before an answer, `rate-N` how many pieces a second. `connections` is answered with the number of connections
+that were opened so far, its own among them. Everything else about the request is ignored.
 Each event is one HTTP chunk, as the large services send them.
 """
 
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -75,7 +77,7 @@ _LAST += _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 _WHEN = "%017.6f"
 
 
-def _serve(connection: socket.socket) -> None:
+def _serve(connection: socket.socket, number: int) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with connection, contextlib.suppress(OSError):
         waiting = b""
@@ -83,7 +85,11 @@ def _serve(connection: socket.socket) -> None:
             request, waiting = _request(connection, waiting)
             if not request:
                 return
-            options = {name: int(value) for name, value in _OPTION.findall(request.partition(b"\r\n")[0])}
+            line = request.partition(b"\r\n")[0]
+            if b"/connections" in line:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n%d" % number)
+                return
+            options = {name: int(value) for name, value in _OPTION.findall(line)}
             if delay := options.get(b"delay"):
                 time.sleep(delay / 1000)
             if b'"stream":true' in request or b'"stream": true' in request:
@@ -126,8 +132,8 @@ def main() -> None:
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), listener.close()), daemon=True).start()
     with contextlib.suppress(OSError):
-        while True:
-            threading.Thread(target=_serve, args=(listener.accept()[0],), daemon=True).start()
+        for number in itertools.count(1):
+            threading.Thread(target=_serve, args=(listener.accept()[0], number), daemon=True).start()
 
 
 if __name__ == "__main__":
