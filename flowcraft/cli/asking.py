@@ -1,8 +1,9 @@
-"""Asking a person on the terminal whether a run may pass a gate."""
+"""Asking a person on the terminal: whether a run may pass a gate, whether a command may run again."""
 
 import getpass
 import select
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +41,19 @@ class Asker:
                 click.echo("why? (Enter: no comment) ", err=True, nl=False)
                 return Decision(approved=False, comment=sys.stdin.readline().strip(), by=user())
         return None
+
+
+def asks_again(view: Pausable) -> Callable[[str], bool]:
+    """Who asks whether a command may run again that may have done its work before."""
+
+    def ask(reason: str) -> bool:
+        from flowcraft.cli.screen import clean
+
+        with view.paused():
+            click.echo(f"{clean(reason)}\nrun it again? [y]es, or leave it (Enter): ", err=True, nl=False)
+            return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    return ask
 
 
 def user() -> str:

@@ -56,4 +56,4 @@ def _decided(
     if stage is None and len(waiting) > 1:
         raise UsageError(f"run {row.id} waits at several gates", hint=f"--stage {' or '.join(waiting)}")
     decision = Decision(approved=approved, comment=comment, by=user())
-    return resumed(row.id, given, "fail", order, {stage or waiting[0]: decision})
+    return resumed(row.id, given, "ask", order, {stage or waiting[0]: decision})

@@ -2,6 +2,9 @@
 
 import select
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -21,10 +24,11 @@ class Raiser:
 
     def __init__(self, view: "View") -> None:
         self._view = view
+        self._one = threading.Lock()  # the budgets of a run and of its stages may ask at the same moment
 
     def __call__(self, text: str, unit: str, limit: Decimal, scope: "Scope") -> Decimal | None:
         """The new limit, or None to stop; raises Cancelled if the run is stopped meanwhile."""
-        with self._view.paused():
+        with self._turn(scope), self._view.paused():
             click.echo(text, err=True)
             while answer := _answer(unit, scope):
                 new = _amount(unit, answer)
@@ -32,6 +36,15 @@ class Raiser:
                     return new
                 click.echo("a limit has to be an amount above the old one", err=True)
         return None
+
+    @contextmanager
+    def _turn(self, scope: "Scope") -> Iterator[None]:
+        while not self._one.acquire(timeout=_LOOK_S):
+            scope.check()
+        try:
+            yield
+        finally:
+            self._one.release()
 
 
 def _answer(unit: str, scope: "Scope") -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowcraft.cli.screen import clean, money, seconds
+from flowcraft.core.problems import counted
 from flowcraft.runner.outcome import (
     AnswerRejected,
     AttemptEnded,
@@ -166,7 +167,7 @@ def _details(outcome: Outcome) -> str:
     facts = ["done before" if outcome.resumed else seconds(outcome.seconds)]
     if outcome.attempts and not outcome.resumed:
         used = totals(outcome.attempts)
-        facts.append("tokens unknown" if used.tokens is None else f"{used.tokens} tokens")
+        facts.append("tokens unknown" if used.tokens is None else counted(used.tokens, "token"))
         facts.append(money(used.cost))
     if outcome.saved:
         facts.append(f"saved {outcome.saved}")
@@ -184,8 +185,8 @@ def _trouble(outcome: Outcome) -> list[str]:
 
 def _summary(record: RunRecord, shown: Collection[str] = ()) -> list[str]:
     used = record.totals
-    tokens = "tokens unknown" if used.tokens is None else f"{used.tokens} tokens"
-    facts = f"{used.calls} call{'' if used.calls == 1 else 's'}, {tokens}, {money(used.cost)}"
+    tokens = "tokens unknown" if used.tokens is None else counted(used.tokens, "token")
+    facts = f"{counted(used.calls, 'call')}, {tokens}, {money(used.cost)}"
     texts = [f"run {record.id}: {record.status} in {seconds(record.seconds)}, {facts}"]
     if record.error:
         texts.append(f"  error: {record.error}")

@@ -17,6 +17,7 @@ from flowcraft.cli.options import (
     settings_option,
     workspace_option,
 )
+from flowcraft.core.problems import counted
 
 if TYPE_CHECKING:
     from flowcraft.llm.integration import LLMIntegration
@@ -163,7 +164,7 @@ def _show(
     from flowcraft.cli.screen import clean, table
 
     by_path = {one.path: one for one in found}
-    click.echo(f"{clean(pipeline.name)}: {len(rows)} stage{'' if len(rows) == 1 else 's'}")
+    click.echo(f"{clean(pipeline.name)}: {counted(len(rows), 'stage')}")
     cells = [_cells(row, by_path.get(row["stage"])) for row in rows]
     click.echo(table(cells, ("order", "stage", "model", "calls", "first input", "usual", "ceiling", "why", "after")))
     budget = "" if sums["budget_usd"] is None else f"  budget {_usd(sums['budget_usd'])}"

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from flowcraft.core.settings import SettingsManager
     from flowcraft.llm.integration import LLMIntegration
     from flowcraft.pipeline.model import Pipeline
-    from flowcraft.runner.budget import AskMore
     from flowcraft.runner.gates import Decision
     from flowcraft.runner.outcome import Event, RunRecord
     from flowcraft.runner.session import Durable
@@ -87,7 +86,7 @@ class _Order:
     workspace: Path | None
     as_json: bool
     resume: str | None = None
-    rerun_unknown: bool = False
+    on_unknown: str = "ask"
     record: Path | None = None
     replay: Path | None = None
     decisions: "Mapping[str, Decision]" = field(default_factory=dict)
@@ -119,10 +118,10 @@ def run(file: Path | None, given: Sequence[str], **order: Any) -> int:
 @run_options
 @click.option(
     "--on-unknown",
-    type=click.Choice(["fail", "rerun"]),
-    default="fail",
+    type=click.Choice(["ask", "fail", "rerun"]),
+    default="ask",
     show_default=True,
-    help="What to do with a command that was started and whose end nobody has seen.",
+    help="What to do with a command that was killed or stopped and may have done its work; asks on a terminal only.",
 )
 def resume(run_id: str | None, given: Sequence[str], on_unknown: str, **order: Any) -> int:
     """Go on with RUN (default: the latest) after a crash, Ctrl-C, a failure or a spent budget.
@@ -161,12 +160,12 @@ def resumed(
     order["keep_going"] = order["keep_going"] or kept.get("keep_going", False)
     order["settings_path"] = order["settings_path"] or (Path(kept["settings"]) if kept.get("settings") else None)
     values = {**kept.get("inputs", {}), **inputs(given)}
-    more: dict[str, Any] = {"resume": row.id, "rerun_unknown": on_unknown == "rerun", "decisions": decisions or {}}
+    more: dict[str, Any] = {"resume": row.id, "on_unknown": on_unknown, "decisions": decisions or {}}
     return _carried_out(row.file, values, _Order(**order, **more))
 
 
 def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
-    from flowcraft.cli.asking import Asker
+    from flowcraft.cli.asking import Asker, asks_again
     from flowcraft.cli.limit import Raiser
     from flowcraft.cli.live import open_view
     from flowcraft.cli.models import fetch_weights, quality_note
@@ -187,7 +186,9 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
         if not order.replay:
             fetch_weights(choice.model for choice in named_models(pipeline, llm, chosen))
         with open_view(stream) as view:
-            more = Raiser(view) if manager.settings.llm.on_exceed == "ask" and _somebody_is_there(stream) else None
+            person = _somebody_is_there(stream)
+            more = Raiser(view) if manager.settings.llm.on_exceed == "ask" and person else None
+            again = asks_again(view) if order.on_unknown == "ask" and person else None
             record = run_pipeline(
                 pipeline,
                 values,
@@ -197,8 +198,8 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
                 keep_going=order.keep_going,
                 workspace=order.workspace,
                 on_event=begun.telling(view),
-                durable=_durable(pipeline, values, chosen, order, more),
-                ask=Asker(view) if _somebody_is_there(stream) else None,
+                durable=replace(_durable(pipeline, values, chosen, order), ask=more, ask_again=again),
+                ask=Asker(view) if person else None,
                 decisions=order.decisions,
             )
     if order.record:
@@ -243,9 +244,7 @@ def _way_back() -> Iterator[_Begun]:
         raise
 
 
-def _durable(
-    pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str], order: _Order, more: "AskMore | None"
-) -> "Durable":
+def _durable(pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str], order: _Order) -> "Durable":
     from flowcraft.runner.session import Durable
 
     secret = {one.name for one in pipeline.inputs if one.secret}
@@ -255,9 +254,8 @@ def _durable(
         start_at=order.start_at,
         only=order.only,
         budget=pairs(order.budgets, "--budget"),
-        rerun_unknown=order.rerun_unknown,
-        shared=order.replay is None,
-        ask=more,
+        rerun_unknown=order.on_unknown == "rerun",
+        replayed=order.replay is not None,
         options={
             "models": chosen,
             "jobs": order.jobs,

@@ -8,7 +8,7 @@ import click
 
 from flowcraft.cli.options import json_option, workspace_option
 from flowcraft.core.errors import UsageError
-from flowcraft.core.problems import did_you_mean
+from flowcraft.core.problems import counted, did_you_mean
 
 if TYPE_CHECKING:
     from flowcraft.runner.store.records import CallRow, Records, RunRow, StageRow
@@ -104,7 +104,7 @@ def prune(run_ids: tuple[str, ...], older_than: int | None, keep: int | None, wo
         ledger.database.vacuum()
     finally:
         ledger.close()
-    click.echo(f"deleted {len(numbers)} of {len(rows)} runs")
+    click.echo(f"deleted {len(numbers)} of {counted(len(rows), 'run')}")
 
 
 @click.group()
@@ -123,9 +123,10 @@ def check(workspace: Path | None) -> int:
         for problem in problems:
             click.echo(problem, err=True)
         if problems:
-            click.echo(f"{database.path}: {len(problems)} problems; keep a copy, then move it away", err=True)
+            found = counted(len(problems), "problem")
+            click.echo(f"{database.path}: {found}; keep a copy, then move it away", err=True)
             return 1
-        click.echo(f"{database.path}: ok, version {database.version}, {len(records.runs())} runs")
+        click.echo(f"{database.path}: ok, version {database.version}, {counted(len(records.runs()), 'run')}")
     return 0
 
 
@@ -222,8 +223,9 @@ def _show_run(root: Path, records: "Records", row: "RunRow") -> None:
 
     spent = records.spent(row.number)
     click.echo(clean(f"run {row.id} of {row.pipeline} ({row.file})"))
-    times = f" in {row.sessions} sessions" if row.sessions > 1 else ""
-    click.echo(f"{state(root, row)}, {seconds(row.seconds)}{times}, {spent['calls']} calls, {_paid(records, row)}")
+    times = f" in {counted(row.sessions, 'session')}" if row.sessions > 1 else ""
+    made = counted(spent["calls"], "call")
+    click.echo(f"{state(root, row)}, {seconds(row.seconds)}{times}, {made}, {_paid(records, row)}")
     if row.error:
         click.echo(clean(f"error: {row.error}"))
     calls = records.calls(row.number)
@@ -236,7 +238,7 @@ def _show_run(root: Path, records: "Records", row: "RunRow") -> None:
     click.echo(table(cells, ("stage", "status", "note", "calls")) if cells else "nothing has ended yet")
     unknown = sum(call.state == "started" for call in calls)
     if unknown:
-        click.echo(f"{unknown} calls have no recorded end: they may have been billed")
+        click.echo(f"{counted(unknown, 'call')} without a recorded end: maybe billed")
     for name, value in row.outputs.items():
         click.echo(clean(f"{name}: {value}"))
 
@@ -244,7 +246,7 @@ def _show_run(root: Path, records: "Records", row: "RunRow") -> None:
 def _status(stage: "StageRow") -> tuple[str, str]:
     outcome = stage.outcome
     if outcome is None:
-        return stage.status, "its end was not seen"
+        return stage.status, "stopped with the run" if stage.status == "interrupted" else "its end was not seen"
     if outcome.cached_from:
         return "cached", f"from run {outcome.cached_from}"
     lines = (outcome.error or outcome.reason or "").splitlines()

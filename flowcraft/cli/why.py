@@ -8,6 +8,7 @@ import click
 
 from flowcraft.cli.options import json_option, settings_option, workspace_option
 from flowcraft.cli.runs import checked_stage, run_argument
+from flowcraft.core.problems import counted
 
 if TYPE_CHECKING:
     from flowcraft.runner.store.records import CallRow, Records, RunRow, StageRow
@@ -63,7 +64,8 @@ def _because(stage: "StageRow | None") -> str:
     if decision.get("decision") == "cached":
         return f"nothing that it depends on has changed since run {decision['run']}"
     if outcome is None:
-        return "it was started, and nobody has seen its end"
+        stopped = stage.status == "interrupted"
+        return "it was started, and " + ("stopped with the run" if stopped else "nobody has seen its end")
     if outcome.status == "skipped":
         return outcome.reason or "it was skipped"
     reason = decision.get("reason") or "there was no result for this question"
@@ -132,14 +134,14 @@ def cost(run_id: str | None, settings_path: Path | None, workspace: Path | None,
     if as_json:
         click.echo(dump({"run": row.id, **found.to_json()}))
         return
-    click.echo(f"run {row.id}: {found.calls} calls")
+    click.echo(f"run {row.id}: {counted(found.calls, 'call')}")
     lines = {
         "actual": _sum(found.actual, found.unknown),
         f"all cheap ({tiers['cheap'].name})": _estimate(found.tiers["cheap"]),
         f"all expensive ({tiers['expensive'].name})": _estimate(found.tiers["expensive"]),
-        "wasted attempts": f"{_dollars(found.wasted)} in {found.wasted_calls} calls",
-        "saved by the cache": f"{_dollars(found.saved)} in {found.cached} stages",
-        "maybe billed": f"{found.maybe_billed} calls without a recorded end",
+        "wasted attempts": f"{_dollars(found.wasted)} in {counted(found.wasted_calls, 'call')}",
+        "saved by the cache": f"{_dollars(found.saved)} in {counted(found.cached, 'stage')}",
+        "maybe billed": f"{counted(found.maybe_billed, 'call')} without a recorded end",
     }
     width = max(map(len, lines))
     for label, text in lines.items():
@@ -153,7 +155,7 @@ def _dollars(amount: Decimal) -> str:
 
 
 def _sum(amount: Decimal, unknown: int) -> str:
-    return _dollars(amount) + (f", and {unknown} calls of unknown cost" if unknown else "")
+    return _dollars(amount) + (f", and {counted(unknown, 'call')} of unknown cost" if unknown else "")
 
 
 def _estimate(amount: Decimal | None) -> str:

@@ -7,6 +7,7 @@ a caret under the place, and a line that starts with `= help:`.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from difflib import get_close_matches
 from urllib.parse import quote
 
@@ -41,6 +42,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that the user most likely meant, or None."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return close[0] if close else None
+
+
+def counted(number: int | Decimal, noun: str) -> str:
+    """A number of things, such as "1 call" and "2 calls"."""
+    text = f"{number.normalize():f}" if isinstance(number, Decimal) else str(number)
+    return f"{text} {noun}" if number == 1 else f"{text} {noun}s"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:

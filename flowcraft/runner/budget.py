@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from flowcraft.core.errors import BudgetError, UsageError
-from flowcraft.core.problems import did_you_mean
+from flowcraft.core.problems import counted, did_you_mean
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Usage
@@ -199,7 +199,7 @@ def amount_text(unit: str, amount: Decimal) -> str:
     """An amount with its unit, for people."""
     if unit == "usd":
         return f"${amount:.4f}".rstrip("0").rstrip(".") if amount else "$0"
-    return f"{amount:.1f} s" if unit == "time" else f"{amount.normalize():f} {unit}"
+    return f"{amount:.1f} s" if unit == "time" else counted(amount, unit.removesuffix("s"))
 
 
 def priceless(model: ModelSettings) -> tuple[str, str]:

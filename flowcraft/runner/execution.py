@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core.errors import FlowcraftError, LedgerError, StageError
+from flowcraft.core.problems import counted
 from flowcraft.core.scope import Scope
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice
@@ -87,7 +88,11 @@ class Executions:
         whole = stage.timeout_s if isinstance(stage.work, (Group, Inclusion)) else None
         if whole is None and not stage.budget:
             return place
-        return replace(place, limits=place.limits.narrowed(place.path, whole, inner_budget(stage.budget)))
+        return replace(place, limits=place.limits.narrowed(place.path, whole, self._inner(place.path, stage.budget)))
+
+    def _inner(self, path: str, given: Mapping[str, Any]) -> Budget | None:
+        session = self.minutes.session
+        return session.allowance.of_stage(path, given) if session else inner_budget(given)
 
     def item(self, fan: Fan, number: int) -> None:
         """Start one item."""
@@ -161,7 +166,7 @@ class Executions:
     def _no_round_left(self, place: Place, repeat: Repeat, number: int) -> FlowcraftError | None:
         if number >= repeat.most:
             hint = "allow more rounds (max), or look at what the last one gave"
-            return StageError(f"`{repeat.until.source}` does not hold after {number} rounds", hint=hint)
+            return StageError(f"`{repeat.until.source}` does not hold after {counted(number, 'round')}", hint=hint)
         return StageError(place.frame.halted) if place.frame.halted else None
 
     def _body(self, place: Place, end: End) -> None:
@@ -202,7 +207,7 @@ class Executions:
         used, renderer = work.pipeline, place.frame.renderer
         given = renderer.arguments(place.stage, work.arguments, place.names)
         values = entered(used, given, place.path)
-        limits = place.limits.narrowed(place.path, None, inner_budget(used.budget))
+        limits = place.limits.narrowed(place.path, None, self._inner(place.path, used.budget))
         inner = renderer.used(used, secret_texts(used, values))
         self._opened(place, end, used.stages, used, inner, Names(used, values, place.names.run), limits)
 
@@ -283,10 +288,10 @@ class Executions:
             return
         if task.reads and isinstance(task.work, Question):
             check_question(task.stage, task.work, self.llm)
-        if minutes.listener:
-            minutes.tell(_start_of(task, choice, session.why_again(task.path) if session else None))
         if session and choice is None:
             session.command_starts(task)
+        if minutes.listener:
+            minutes.tell(_start_of(task, choice, session.why_again(task.path) if session else None))
         self._launched(task, place, end)
 
     def _launched(self, task: Task, place: Place, end: End) -> None:

@@ -84,5 +84,5 @@ def _reserve(name: str, budget: Budget, worst: Amounts, scope: Scope) -> None:
     except BudgetError as error:
         if not name:
             raise
-        hint = f"raise the budget of '{name}' in the file"
+        hint = f"raise the budget of '{name}' in the file, then: flowcraft resume"
         raise BudgetError(f"'{name}': {error.message}", unit=error.unit, hint=hint) from error

@@ -186,8 +186,9 @@ def _sent_back(answer: str, reasons: tuple[str, ...], task: Task) -> list[LLMMes
 
 def _given_up(task: Task, response: LLMResponse, reasons: tuple[str, ...], books: Books) -> Outcome:
     said = "; ".join(reasons)
+    made = "1 answer was" if books.answers == 1 else f"{books.answers} answers were"
     error = ReplyError(
-        f"{books.answers} answers were not accepted, the last because: {said}" if _has_contract(task) else said,
+        f"{made} not accepted, the last because: {said}" if _has_contract(task) else said,
         provider=response.provider,
         model=response.model,
         hint="read the rejected answer in the record; try `model: [cheap, expensive]` or a simpler contract",

@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -21,6 +21,7 @@ from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.runner.accounts import Account, OpenRun
+from flowcraft.runner.allowance import Allowance
 from flowcraft.runner.budget import AskMore, Budget, limits, priceless
 from flowcraft.runner.leftovers import end_programs
 from flowcraft.runner.nested import Budgets
@@ -31,6 +32,12 @@ from flowcraft.runner.store.ledger import FOLDER, Ledger, NewRun, file_hash
 from flowcraft.runner.store.records import CallRow, Records, StageRow
 from flowcraft.runner.store.runlock import RunLock
 
+# commands that do not run again by themselves: the status of their row -> what may have happened
+_UNSURE = {
+    "started": "was started before, and nobody has seen its end: it may have done its work",
+    "interrupted": "was stopped while it ran: it may have done part of its work",
+}
+
 log = logging.getLogger(__name__)
 
 
@@ -38,9 +45,9 @@ log = logging.getLogger(__name__)
 class Durable:
     """How a run is kept: `resume` goes on with that run; the others are the options of the same names.
 
-    `fresh` holds stages, or "*" for all. `rerun_unknown` lets a command run again whose end nobody has seen.
-    `shared` False keeps the results from other runs.
-    `options` are stored for a later resume. `ask` may raise a limit that is reached.
+    `fresh` holds stages, or "*" for all. `rerun_unknown` lets a command run again that may have done its work;
+    else `ask_again` is asked, with the reason. `replayed` says that the answers are from a recording: other runs do
+    not use the results. `options` are stored for a later resume. `ask` may raise a limit that is reached.
     """
 
     resume: str | None = None
@@ -49,7 +56,8 @@ class Durable:
     only: str | None = None
     budget: Mapping[str, Any] = field(default_factory=dict)
     rerun_unknown: bool = False
-    shared: bool = True
+    ask_again: Callable[[str], bool] | None = None
+    replayed: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     ask: AskMore | None = None
 
@@ -73,6 +81,7 @@ class Session:
         self._cacheable: dict[str, bool] = {}
         self._acting: dict[str, bool] = {}
         self._why: dict[str, Mapping[str, Any]] = {}
+        self._refused: set[str] = set()
 
     @property
     def folder(self) -> Path:
@@ -101,6 +110,8 @@ class Session:
             given = {**before, **{unit: str(value) for unit, value in durable.budget.items()}}
             limit = {**limits(self._llm.settings.llm.budget), **limits(self._pipeline.budget), **limits(given)}
             options = {**durable.options, "budget": given}
+            if row and "stage_budgets" in row.options:
+                options["stage_budgets"] = row.options["stage_budgets"]
             if row:
                 self._go_on(row.number, options)
             else:
@@ -111,9 +122,11 @@ class Session:
                     file_hash=file_hash(self._pipeline.file),
                     inputs=inputs,
                     options=options,
+                    replayed=durable.replayed,
                 )
                 self._run = ledger.begin(run)
-            self.budget = Budget(limit, self._records.spent(self._run) if row and limit else None, ask=durable.ask)
+            self.allowance = Allowance(self._run, ledger, options, durable.ask, resumed=self.resumed)
+            self.budget = self.allowance.whole(limit)
             self._take_over(file)
         except BaseException:
             lock.release()
@@ -186,23 +199,27 @@ class Session:
 
     def command_starts(self, task: Task) -> None:
         """Write that a command is about to be started; raises StageError if it may have done its work before."""
-        if self._refused(task.path):
-            raise StageError(
-                f"'{task.path}' was started before, and nobody has seen its end: it may have done its work",
-                hint=f"look, and if it can run again: flowcraft resume {self.run_id} --on-unknown rerun",
-            )
-        self.ledger.command_started(self._run, task.path, self._prints[task.path], self._why.get(task.path, {}))
+        path, before, durable = task.path, self._before.get(task.path), self._durable
+        if before and before.status in _UNSURE and not durable.rerun_unknown:
+            reason = f"'{path}' {_UNSURE[before.status]}"
+            if not durable.ask_again or not durable.ask_again(reason):
+                self._refused.add(path)
+                hint = f"look, and if it can run again: flowcraft resume {self.run_id} --on-unknown rerun"
+                raise StageError(reason, hint=hint)
+        self.ledger.command_started(self._run, path, task.kind, self._prints[path], self._why.get(path, {}))
 
     def ended(self, outcome: Outcome) -> None:
         """Write how a stage has ended; commands at once, the others with the next commit."""
-        if outcome.resumed or outcome.status == "cancelled" or self._refused(outcome.path):
+        if outcome.status == "cancelled" and outcome.kind in ("run", "python"):
+            self.ledger.command_stopped(self._run, outcome.path)
+        if outcome.resumed or outcome.status == "cancelled" or outcome.path in self._refused:
             return
         self.ledger.stage_ended(
             self._run,
             outcome,
             self._prints.get(outcome.path),
             self._why.get(outcome.path, {"decision": "ran"}),
-            reusable=self._durable.shared
+            reusable=not self._durable.replayed
             and self._cacheable.get(outcome.path, False)
             and _reusable(outcome, self._choices.get(outcome.path))
             and not any(self._acts(attempt.name) for attempt in outcome.attempts),
@@ -211,7 +228,7 @@ class Session:
 
     def finish(self, record: RunRecord) -> None:
         """Write how the run has ended."""
-        self.ledger.end(self._run, replace(record, status="failed") if record.status == "rejected" else record)
+        self.ledger.end(self._run, record)
 
     def _go_on(self, number: int, options: Mapping[str, Any]) -> None:
         self._run = number
@@ -229,10 +246,13 @@ class Session:
                 row = self._before.get(path)
                 if row and row.outcome and row.outcome.ok:
                     self.selection.taken[path] = replace(row.outcome, resumed=True)
-            elif (found := self._records.latest(file, path, before=self._run)) and found[0].outcome:
+            elif (found := self._latest(file, path)) and found[0].outcome:
                 self._prints[path] = Fingerprint(found[0].fingerprint or "", found[0].parts)
                 self.selection.taken[path] = self._cached(path, found[0].outcome, found[1])
         self.selection.check_complete()
+
+    def _latest(self, file: str, path: str) -> tuple[StageRow, str] | None:
+        return self._records.latest(file, path, before=self._run, replayed=self._durable.replayed)
 
     def _cached(self, path: str, outcome: Outcome, run_id: str) -> Outcome:
         costs = [attempt.cost for attempt in outcome.attempts]
@@ -259,10 +279,6 @@ class Session:
             except UsageError:  # of an earlier session, and gone from the settings since
                 return True
         return self._acting[name]
-
-    def _refused(self, path: str) -> bool:
-        before = self._before.get(path)
-        return before is not None and before.status == "started" and not self._durable.rerun_unknown
 
     def _decided(self, path: str, decision: str, **facts: Any) -> None:
         self._why[path] = {"decision": decision, **facts}
@@ -307,7 +323,8 @@ def new_id() -> str:
 def _again(before: StageRow, mark: Fingerprint) -> str:
     if before.status == "succeeded":
         return f"changed since it ran: {', '.join(mark.differing(before.parts)) or 'the way FlowCraft asks'}"
-    return {"failed": "it had failed", "skipped": "it had not run"}.get(before.status, "it had not come to its end")
+    known = {"failed": "it had failed", "skipped": "it had not run", "interrupted": "it was stopped while it ran"}
+    return known.get(before.status, "it had not come to its end")
 
 
 def _reusable(outcome: Outcome, choice: Choice | None) -> bool:

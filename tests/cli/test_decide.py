@@ -40,6 +40,8 @@ def test_an_approved_run_goes_on_where_it_was(paused: str, capsys: pytest.Captur
 def test_a_rejected_run_ends_with_4(paused: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["reject", "--comment", "not now"]) == 4
     assert "not now" in capsys.readouterr().out
+    assert run_command(["runs"]) == 0
+    assert " rejected " in capsys.readouterr().out
 
 
 def test_only_a_gate_that_waits_can_be_answered(paused: str, capsys: pytest.CaptureFixture[str]) -> None:

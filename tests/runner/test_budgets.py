@@ -1,12 +1,15 @@
 """Budgets of runs that are kept: reserved, settled, refused, raised; a real database, a scripted model."""
 
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import Reply, ScriptedProvider, settings_of
 from kept_runs import CHAIN, echo, run_
 
 from flowcraft.core.errors import UsageError
+from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import Usage
 from flowcraft.llm.integration import LLMIntegration
@@ -93,3 +96,67 @@ def test_unknown_prices_can_be_left_out_of_a_budget_in_money(caplog: pytest.LogC
 
     assert (record.status, len(model.requests)) == ("succeeded", 3)
     assert "its calls do not count in it" in caplog.text
+
+
+GROUP = """
+flowcraft: 1
+stages:
+  - id: part
+    budget: {tokens: 1500}
+    stages:
+      - {id: one, prompt: one, params: {max_tokens: 700}}
+      - {id: two, prompt: "two ${{ stages.one.output }}", params: {max_tokens: 700}}
+"""
+
+
+def asks(*limits: str | None) -> tuple[list[str], Any]:
+    """What was said, and somebody who answers with these limits."""
+    said: list[str] = []
+    left = list(limits)
+
+    def ask(text: str, unit: str, limit: Decimal, scope: Scope) -> Decimal | None:
+        said.append(text)
+        new = left.pop(0)
+        return None if new is None else Decimal(new)
+
+    return said, ask
+
+
+def used(tokens: int) -> ScriptedProvider:
+    usage = Usage(prompt_tokens=tokens, completion_tokens=0, total_tokens=tokens)
+    return ScriptedProvider(otherwise=lambda request: Reply(content="x", usage=usage))
+
+
+def test_the_budget_of_a_stage_counts_what_was_spent_before_the_resume() -> None:
+    model = used(900)
+    stopped = run_(GROUP, model)
+
+    again = run_(GROUP, model, resume=stopped.id)
+
+    assert "the budget of 1500 tokens is not enough: 900 tokens used" in str(stopped.outcomes[-1].error)
+    assert "900 tokens used" in str(again.outcomes[-1].error)
+    assert len(model.requests) == 1
+
+
+def test_the_limit_of_a_stage_can_be_raised_and_a_resume_knows_it() -> None:
+    model = used(900)
+    said, ask = asks("2500", None)
+    text = GROUP + "      - {id: three, prompt: three, params: {max_tokens: 700}}\n"
+    stopped = run_(text, model, ask=ask)
+
+    again = run_(text, model, resume=stopped.id)
+
+    assert said[0].startswith("'part': the budget of 1500 tokens is not enough")
+    assert (len(model.requests), stopped.status) == (2, "failed")
+    assert "the budget of 2500 tokens is not enough: 1800 tokens used" in str(again.outcomes[-1].error)
+
+
+def test_a_limit_of_the_run_that_was_raised_is_known_to_a_resume() -> None:
+    model = echo()
+    _, ask = asks("2", None)
+    stopped = run_(CHAIN, model, budget={"calls": "1"}, ask=ask)
+
+    again = run_(CHAIN, model, resume=stopped.id)
+
+    assert len(model.requests) == 2
+    assert "the budget of 2 calls is not enough" in str(again.outcomes[-1].error)

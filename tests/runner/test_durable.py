@@ -248,3 +248,12 @@ def test_nothing_more_is_asked_when_the_disk_is_full() -> None:
         run_(CHAIN, model)
 
     assert len(model.requests) == 1
+
+
+def test_a_replayed_result_is_not_what_a_single_stage_builds_on() -> None:
+    run_(CHAIN, echo(), replayed=True)
+
+    with pytest.raises(UsageError, match="of which there is no result yet"):
+        run_(CHAIN, echo(), only="second")
+
+    assert run_(CHAIN, echo(), only="second", replayed=True).status == "succeeded"

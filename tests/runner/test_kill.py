@@ -109,3 +109,22 @@ def test_a_read_only_folder_is_refused_before_anything_is_asked(world: World) ->
 
     assert (code, world.asked) == (1, [])
     assert "= help:" in printed
+
+
+def test_a_command_that_ctrl_c_has_stopped_runs_again_only_if_somebody_says_so(world: World) -> None:
+    (world.folder / "hold").touch()
+    process = world.start(*RUN)
+    assert until(lambda: (world.folder / "begun").exists(), process)
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=PATIENCE_S)
+    (world.folder / "hold").unlink()
+
+    code, printed = world.run("resume")
+    again = world.run("resume", "--on-unknown", "rerun")
+
+    assert code == 1
+    assert printed.count("'work' was stopped while it ran: it may have done part of its work") == 1
+    assert "runs again" not in printed
+    assert "--on-unknown rerun" in printed
+    assert "work: started, command; runs again: it was stopped while it ran" in again[1]
+    assert (again[0], world.broken()) == (0, [])

@@ -15,6 +15,7 @@ import pytest
 from flowcraft.core.errors import LedgerError, UsageError
 from flowcraft.runner.store.database import CHECKPOINT_COMMITS, Database
 from flowcraft.runner.store.ledger_schema import APPLICATION_ID, MIGRATIONS
+from flowcraft.runner.store.records import Records
 from flowcraft.runner.store.runlock import RunLock, check_free, is_running
 
 INSERT = (
@@ -239,3 +240,30 @@ def test_the_lock_of_a_dead_process_is_free(workspace: Path) -> None:
     assert not is_running(workspace, "r1")
     RunLock(workspace, "r1").release()
     assert list(workspace.iterdir()) == []
+
+
+def test_a_database_of_the_first_version_is_brought_up_and_keeps_its_rows(folder: Path) -> None:
+    path = made(
+        folder,
+        MIGRATIONS[0],
+        f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version=1; PRAGMA journal_mode=WAL;",
+        "INSERT INTO runs (number, id, pipeline, file, file_hash, status, inputs, options, started)"
+        " VALUES (7, 'old', 'p', 'f', '', 'failed', '{}', '{}', '')",
+        "INSERT INTO stages (run, path, kind, status, fingerprint, reusable)"
+        " VALUES (7, 'a', 'prompt', 'succeeded', 'x', 1)",
+        "INSERT INTO calls (id, run, path, state, session, event, key, choice, request, reserved, started)"
+        " VALUES ('c', 7, 'a', 'answered', 1, 'first', 'k', '{}', '{}', '{}', '')",
+    )
+
+    database = Database(folder)
+    with database.write() as connection:
+        connection.execute("UPDATE runs SET status = 'rejected'")
+        connection.execute("UPDATE stages SET status = 'interrupted'")
+    kept = [database.rows(f"SELECT count(*) FROM {table}")[0][0] for table in ("runs", "stages", "calls")]
+
+    assert (database.version, kept, database.problems()) == (len(MIGRATIONS), [1, 1, 1], [])
+    assert Records(database).run("old").replayed is False
+    with database.write() as connection:
+        connection.execute("DELETE FROM runs")
+    assert [database.rows(f"SELECT count(*) FROM {table}")[0][0] for table in ("stages", "calls")] == [0, 0]
+    assert path.exists()

@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import StrictUndefined, Undefined
 
+from flowcraft.core.problems import counted
+
 MAX_NUMBER = 1 << 63
 
 Function = Callable[..., Any]
@@ -40,7 +42,7 @@ def field_of(value: Any, name: Any) -> Any:
     if isinstance(value, (list, tuple)) and isinstance(name, int) and not isinstance(name, bool):
         if -len(value) <= name < len(value):
             return value[name]
-        return Missing(f"the list has {len(value)} items, there is no item {name}")
+        return Missing(f"the list has {counted(len(value), 'item')}, there is no item {name}")
     return Missing(f"{kind_of(value)} has no '{name}'")
 
 

@@ -139,11 +139,12 @@ class Database:
         self._connection = connection
         connection.row_factory = sqlite3.Row
         self._inode = os.stat(self.path).st_ino
-        for pragma in ("synchronous=FULL", "wal_autocheckpoint=0", "foreign_keys=ON", "trusted_schema=OFF"):
+        for pragma in ("synchronous=FULL", "wal_autocheckpoint=0", "trusted_schema=OFF"):
             connection.execute(f"PRAGMA {pragma}")
         self._check_owner(connection)
         if self.version < len(MIGRATIONS) or self._mode() != "wal":
             self._bring_up(connection)
+        connection.execute("PRAGMA foreign_keys=ON")  # only now: a table that is made anew must take nothing with it
         self.checkpoint()
 
     def _mode(self) -> str:

@@ -31,6 +31,7 @@ class NewRun:
     file_hash: str
     inputs: Mapping[str, Any]
     options: Mapping[str, Any]
+    replayed: bool = False
 
 
 class Ledger:
@@ -43,11 +44,11 @@ class Ledger:
 
     def begin(self, run: NewRun) -> int:
         """Write a new run; returns its number."""
-        names = "id, pipeline, file, file_hash, status, inputs, options, started"
-        values = (run.id, run.pipeline, run.file, run.file_hash, text_of(run.inputs), text_of(run.options), _now())
+        names = "id, pipeline, file, file_hash, status, inputs, options, started, replayed"
+        texts = (run.id, run.pipeline, run.file, run.file_hash, text_of(run.inputs), text_of(run.options), _now())
         with self.database.write() as database:
-            sql = f"INSERT INTO runs ({names}) VALUES (?, ?, ?, ?, 'running', ?, ?, ?)"
-            return int(database.execute(sql, values).lastrowid or 0)
+            sql = f"INSERT INTO runs ({names}) VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?)"
+            return int(database.execute(sql, (*texts, int(run.replayed))).lastrowid or 0)
 
     def begin_again(self, run: int, options: Mapping[str, Any], file_hash: str) -> int:
         """The run goes on in another process; returns the number of the session."""
@@ -127,9 +128,18 @@ class Ledger:
         """Note, with the next commit, why the answer to request `number` was not accepted."""
         self._wait(("UPDATE calls SET rejected = ? WHERE number = ?", ("; ".join(reasons), number)))
 
-    def command_started(self, run: int, path: str, fingerprint: Fingerprint, why: Mapping[str, Any]) -> None:
-        """Write that a command is about to be started; it may when this has returned."""
-        self._commit(_stage_row(run, path, "run", "started", fingerprint, why))
+    def command_started(self, run: int, path: str, kind: str, fingerprint: Fingerprint, why: Mapping[str, Any]) -> None:
+        """Write that a command or function is about to be started; it may when this has returned."""
+        self._commit(_stage_row(run, path, kind, "started", fingerprint, why))
+
+    def command_stopped(self, run: int, path: str) -> None:
+        """Note, with the next commit, that a command was stopped with the run; it may have done part of its work."""
+        sql = "UPDATE stages SET status = 'interrupted' WHERE run = ? AND path = ? AND status = 'started'"
+        self._wait((sql, (run, path)))
+
+    def options(self, run: int, options: Mapping[str, Any]) -> None:
+        """Write what a resume needs besides the pipeline, when it has changed."""
+        self._commit(("UPDATE runs SET options = ? WHERE number = ?", (text_of(options), run)))
 
     def stage_ended(
         self,

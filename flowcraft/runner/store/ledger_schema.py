@@ -1,7 +1,9 @@
 """The tables of the ledger as SQL, one script per version; the database knows its version as `user_version`.
 
-runs    one execution of a pipeline; `number` is the order in which they began, whatever the clock said
-stages  how each stage of a run ended, with its fingerprint; `started` is a command whose end nobody has seen
+runs    one execution of a pipeline; `number` is the order in which they began, whatever the clock said; one that was
+        `replayed` has its answers from a recording
+stages  how each stage of a run ended, with its fingerprint; `started` is a command whose end nobody has seen,
+        `interrupted` one that was stopped with the run
 calls   one row per attempt at a model, committed before the request leaves; `started` without an end is
         "maybe billed". `key` is the hash of all that reaches the model. Money is text, because it is
         decimal. Calls up to `last_call` of their stage are part of its outcome.
@@ -69,4 +71,48 @@ CREATE TABLE calls (
 CREATE INDEX calls_of_stage ON calls (run, path);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+# Runs that were rejected or replayed, commands that were stopped. SQLite changes no CHECK: the tables are made anew,
+# which must not delete what refers to them (foreign keys are off meanwhile).
+_SECOND = """
+CREATE TABLE runs_2 (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    pipeline TEXT NOT NULL,
+    file TEXT NOT NULL,
+    file_hash TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('running', 'succeeded', 'failed', 'interrupted', 'paused', 'rejected')),
+    inputs TEXT NOT NULL,
+    options TEXT NOT NULL,
+    outputs TEXT,
+    error TEXT,
+    hint TEXT,
+    started TEXT NOT NULL,
+    ended TEXT,
+    seconds REAL NOT NULL DEFAULT 0,
+    sessions INTEGER NOT NULL DEFAULT 1,
+    replayed INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO runs_2 SELECT *, 0 FROM runs;
+DROP TABLE runs;
+ALTER TABLE runs_2 RENAME TO runs;
+CREATE TABLE stages_2 (
+    number INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('started', 'interrupted', 'succeeded', 'failed', 'skipped')),
+    fingerprint TEXT,
+    parts TEXT,
+    reusable INTEGER NOT NULL DEFAULT 0,
+    why TEXT,
+    last_call INTEGER NOT NULL DEFAULT 0,
+    outcome TEXT,
+    UNIQUE (run, path)
+);
+INSERT INTO stages_2 SELECT * FROM stages;
+DROP TABLE stages;
+ALTER TABLE stages_2 RENAME TO stages;
+CREATE INDEX stages_to_reuse ON stages (fingerprint) WHERE reusable;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)

@@ -38,6 +38,7 @@ class RunRow:
     ended: str | None
     seconds: float
     sessions: int
+    replayed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +156,18 @@ class Records:
         wanted = [row["path"] for row in open_paths if row["path"] not in done]
         return {path: self.calls(run, path) for path in wanted}
 
-    def spent(self, run: int) -> dict[str, Decimal]:
-        """What a run has used by now, in each unit; calls without a reported end count as reserved."""
-        sums = {unit: Decimal(0) for unit in ("usd", "tokens", "credits", "calls")}
-        sql = "SELECT usd, usage, reserved, state FROM calls WHERE run = ?"
-        for row in self._database.rows(sql, (run,)):
+    def spent(self, run: int, stage: str | None = None) -> dict[str, Decimal]:
+        """What a run has used by now, in each unit; calls without a reported end count as reserved.
+
+        With the path of a `stage` what it and all inside of it have used, its time being that of its calls.
+        """
+        sums = {unit: Decimal(0) for unit in ("usd", "tokens", "credits", "calls", "time")}
+        sql = "SELECT usd, usage, reserved, state, seconds FROM calls WHERE run = ?"
+        values: tuple[Any, ...] = (run,)
+        if stage is not None:
+            sql += " AND (path = ? OR substr(path, 1, ?) IN (?, ?))"
+            values = (run, stage, len(stage) + 1, f"{stage}/", f"{stage}[")
+        for row in self._database.rows(sql, values):
             usage, reserved = usage_from(_json(row["usage"])), _json(row["reserved"]) or {}
             known = usage and usage.prompt_tokens is not None and usage.completion_tokens is not None
             sums["calls"] += 1
@@ -168,6 +176,9 @@ class Records:
             free = row["state"] == "failed" and row["usd"] == "0"  # refused before anything was read
             sums["tokens"] += 0 if free else Decimal(tokens if known else reserved.get("tokens", 0))
             sums["credits"] += usage.credits or 0 if usage else 0
+            sums["time"] += Decimal(str(row["seconds"] or 0))
+        if stage is not None:
+            return sums
         seconds = self._database.rows("SELECT seconds FROM runs WHERE number = ?", (run,))
         return sums | {"time": Decimal(str(seconds[0]["seconds"]))}
 
@@ -180,12 +191,16 @@ class Records:
         )
         return (outcome_from(rows[0]["outcome"]), rows[0]["id"]) if rows else None
 
-    def latest(self, file: str, path: str, *, before: int) -> tuple[StageRow, str] | None:
-        """The latest success of a stage in a run of the same file that began before run `before`, and its run."""
+    def latest(self, file: str, path: str, *, before: int, replayed: bool = True) -> tuple[StageRow, str] | None:
+        """The latest success of a stage in a run of the same file that began before run `before`, and its run.
+
+        Without `replayed` no run counts whose answers are from a recording.
+        """
         rows = self._database.rows(
             "SELECT stages.*, runs.id FROM stages JOIN runs ON runs.number = stages.run WHERE runs.file = ?"
-            " AND path = ? AND runs.number < ? AND stages.status = 'succeeded' ORDER BY stages.number DESC LIMIT 1",
-            (file, path, before),
+            " AND path = ? AND runs.number < ? AND runs.replayed <= ? AND stages.status = 'succeeded'"
+            " ORDER BY stages.number DESC LIMIT 1",
+            (file, path, before, int(replayed)),
         )
         return (_stage(rows[0]), rows[0]["id"]) if rows else None
 
@@ -203,7 +218,7 @@ def open_records(workspace: Path) -> Iterator[tuple[Records, Database]]:
 def _run(row: Any) -> RunRow:
     data = dict(row)
     parsed = {name: _json(data[name]) or {} for name in ("inputs", "options", "outputs")}
-    return RunRow(**data | parsed | {"file": Path(data["file"])})
+    return RunRow(**data | parsed | {"file": Path(data["file"]), "replayed": bool(data["replayed"])})
 
 
 def _stage(row: Any) -> StageRow:
