@@ -129,14 +129,17 @@ def _merged(rows: list[dict[str, Any]], found: "Sequence[Estimate]") -> list[dic
 
 def _figures(one: "Estimate | None") -> dict[str, Any]:
     if one is None:
-        return {"models": [], "calls": [0, 0], "first_input": 0, "usual_usd": 0.0, "ceiling_usd": 0.0, "notes": []}
+        nothing = {"usual_usd": 0.0, "ceiling_usd": 0.0, "ceiling_usd_if_none_breaks_off": 0.0, "ceiling_tokens": 0}
+        return {"models": [], "calls": [0, 0], "first_input": 0, **nothing, "ceiling_requests": 0, "notes": []}
     return {
         "models": list(one.models),
         "calls": [one.least_calls, one.most_calls],
         "first_input": one.first_input,
         "usual_usd": one.usual,
         "ceiling_usd": one.ceiling,
+        "ceiling_usd_if_none_breaks_off": one.answered,
         "ceiling_tokens": one.tokens,
+        "ceiling_requests": one.requests,
         "notes": list(one.notes),
     }
 
@@ -147,8 +150,10 @@ def _sums(found: "Sequence[Estimate]", budget: Decimal | None) -> dict[str, Any]
     return {
         "usual_usd": total([one.usual for one in found]),
         "ceiling_usd": total([one.ceiling for one in found]),
-        "ceiling_tokens": sum(one.tokens for one in found),
+        "ceiling_usd_if_none_breaks_off": total([one.answered for one in found]),
+        "ceiling_tokens": total([one.tokens for one in found]),
         "ceiling_calls": sum(one.most_calls for one in found),
+        "ceiling_requests": sum(one.requests for one in found),
         "budget_usd": budget,
         "stops_at": stops_at(found, budget),
     }
@@ -168,7 +173,9 @@ def _show(
     cells = [_cells(row, by_path.get(row["stage"])) for row in rows]
     click.echo(table(cells, ("order", "stage", "model", "calls", "first input", "usual", "ceiling", "why", "after")))
     budget = "" if sums["budget_usd"] is None else f"  budget {_usd(sums['budget_usd'])}"
-    click.echo(f"total usual {_usd(sums['usual_usd'])}  ceiling {_usd(sums['ceiling_usd'])}{budget}")
+    whole, answered = sums["ceiling_usd"], sums["ceiling_usd_if_none_breaks_off"]
+    broken = f" ({_usd(answered)} if no call breaks off)" if whole and whole != answered else ""
+    click.echo(f"total usual {_usd(sums['usual_usd'])}  ceiling {_usd(whole)}{broken}{budget}")
     if sums["stops_at"]:
         click.echo(f"the ceiling is above the budget: at worst the run stops at '{sums['stops_at']}'")
     if missing:

@@ -258,7 +258,8 @@ class BaseLLMProvider:
     files): its answers are never used again in another run. `json_schema` says that the service itself can hold an
     answer to a schema (`response_format: {type: json_schema}`). Without `at_list_price` (a login, a plan) what a call
     costs is unknown unless the settings give prices. `takes_images` says that it knows what to do with a message that
-    is more than text; without it such a request is refused before it is asked. Providers are shared by threads.
+    is more than text; without it such a request is refused before it is asked. `own_max_tokens` is the limit of an
+    answer that it asks for where nobody else sets one, None if it sets none. Providers are shared by threads.
     """
 
     provider_name: ClassVar[str] = ""
@@ -266,6 +267,7 @@ class BaseLLMProvider:
     acts: ClassVar[bool] = False
     json_schema: ClassVar[bool] = False
     takes_images: ClassVar[bool] = False
+    own_max_tokens: ClassVar[int | None] = None
 
     def __init__(self, config: ModelSettings | None = None) -> None:
         self.config = config or ModelSettings(name=self.provider_name, provider=self.provider_name, model="")

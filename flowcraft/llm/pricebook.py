@@ -41,7 +41,8 @@ class Rates:
     def ceiling(self, input_tokens: int, output_tokens: int) -> Decimal:
         """The most that a request with so much input and output may cost."""
         prices = self.price_of(input_tokens)
-        return (input_tokens * prices.input + output_tokens * prices.output) / _MILLION
+        dearest = max(prices.input, prices.cached_input or prices.input)
+        return (input_tokens * dearest + output_tokens * prices.output) / _MILLION
 
 
 def rates(model: ModelSettings) -> Rates | None:

@@ -181,6 +181,17 @@ def tree_of(source: str) -> nodes.Template:
     return template_tree(source, list(_pieces(source)))
 
 
+def lone_value(source: str) -> nodes.Expr | None:
+    """The tree of the only value of a template that is nothing else, which keeps its type; None for other texts."""
+    parts = _pieces(source)
+    return expression_tree(source, parts[0].tokens) if len(parts) == 1 and parts[0].kind == "value" else None
+
+
+def expression_of(source: str) -> nodes.Expr:
+    """The tree of a bare expression; raises ExpressionError if it cannot be read."""
+    return expression_tree(source, bare(source))
+
+
 @lru_cache(maxsize=4096)
 def _pieces(source: str) -> tuple[Piece, ...]:
     return tuple(pieces(source))

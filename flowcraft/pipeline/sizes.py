@@ -11,20 +11,22 @@ from typing import Any
 from jinja2 import nodes
 
 from flowcraft.core.errors import ExpressionError
-from flowcraft.pipeline.expr import Script, Template, tree_of
-from flowcraft.pipeline.expressions.data import as_json
+from flowcraft.pipeline.expr import Expression, Script, Template, expression_of, lone_value, tree_of
+from flowcraft.pipeline.expressions.data import INDENTED, as_json
 from flowcraft.pipeline.expressions.references import Path
 from flowcraft.pipeline.expressions.work import MAX_ITERATIONS, MAX_TEXT
 
 NUMBER = 25  # characters of any number, boolean or null
-# A list or map is written as indented JSON: small values in nested lists become this much longer.
-INDENTED = 6
+MAX_BYTES = 4 * MAX_TEXT  # a template makes no longer text, and a character has 4 bytes at most
+MAX_PATH = 4096
+ESCAPED = 6  # bytes of JSON that one byte of a text can become
+WIDEST_INDENT = 1000
 
-_SMALL = frozenset(("length", "wordcount", "sum", "int", "float", "round"))
-_SAME = frozenset(
-    ("first", "last", "min", "max", "trim", "lower", "unique", "sort", "select", "reject", "selectattr", "rejectattr")
-) | {"string", "list", "lines", "fromjson"}
-_FACTORS = {"upper": 3, "tojson": 6, "map": 6}
+_SMALL = frozenset(("length", "wordcount", "sum", "round"))
+_SAME = frozenset(("first", "last", "min", "max", "trim", "unique", "sort", "select", "reject", "selectattr"))
+_SAME |= {"rejectattr", "list"}
+_FACTORS = {"upper": 3, "lower": 2, "string": 1}  # of bytes, where the other case is longer
+_ESCAPING = frozenset(("tojson", "lines"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,18 @@ class Size:
     @property
     def printed(self) -> int:
         """As text."""
-        return min(self.most * INDENTED if self.structured else self.most, MAX_TEXT)
+        return min(self.most * INDENTED if self.structured else self.most, MAX_BYTES)
+
+
+UNBOUNDED = Size(MAX_BYTES, True)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of sizes: of dotted names (`of`), of files by their path, and of what a loop goes over."""
+    """What is known of sizes: of dotted names (`of`), and of files by their path or by the name that stands for it."""
 
     of: Callable[[Path], Size]
-    file: Callable[[str | None], int]
+    file: Callable[[str | Path | None], int]
     names: Mapping[str, Size] = field(default_factory=dict)
 
 
@@ -56,8 +61,32 @@ def largest(item: Template | Script, known: Known) -> int:
     try:
         tree = tree_of(item.source)
     except ExpressionError:
-        return MAX_TEXT
-    return min(_printed(tree.body, known), MAX_TEXT)
+        return MAX_BYTES
+    return _printed(tree.body, known)
+
+
+def size_of(item: Template | Expression, known: Known) -> Size:
+    """The size of the value that a template or expression stands for."""
+    try:
+        tree = expression_of(item.source) if isinstance(item, Expression) else lone_value(item.source)
+    except ExpressionError:
+        return UNBOUNDED
+    if tree is not None:
+        return _size(tree, known)
+    assert isinstance(item, Template)
+    return Size(largest(item, known))
+
+
+def filled_size(value: Any, known: Known) -> Size:
+    """The size of data in which every text may be a template."""
+    if isinstance(value, Template):
+        return size_of(value, known)
+    if isinstance(value, Mapping):
+        inner = sum(2 + ESCAPED * len(str(name).encode("utf-8", "replace")) for name in value)
+        return Size(_inside(value.values(), known) + inner, True)
+    if isinstance(value, (list, tuple)):
+        return Size(_inside(value, known), True)
+    return value_size(value)
 
 
 def value_size(value: Any) -> Size:
@@ -65,6 +94,15 @@ def value_size(value: Any) -> Size:
     if isinstance(value, str):
         return Size(len(value.encode("utf-8", "replace")))
     return Size(len(as_json(value).encode("utf-8", "replace")), isinstance(value, (list, dict)))
+
+
+def _inside(values: Any, known: Known) -> int:
+    return 2 + sum(as_part(filled_size(value, known)) + 2 for value in values)
+
+
+def as_part(size: Size) -> int:
+    """As a part of a list or map."""
+    return min(size.most if size.structured else ESCAPED * size.most + 2, MAX_BYTES)
 
 
 def _printed(body: Sequence[nodes.Node], known: Known) -> int:
@@ -77,7 +115,7 @@ def _printed(body: Sequence[nodes.Node], known: Known) -> int:
         elif isinstance(node, nodes.If):
             branches = [node.body, *(other.body for other in node.elif_), node.else_]
             total += max(_printed(branch, known) for branch in branches)
-    return min(total, MAX_TEXT)
+    return min(total, MAX_BYTES)
 
 
 def _piece(part: nodes.Node, known: Known) -> int:
@@ -89,12 +127,14 @@ def _piece(part: nodes.Node, known: Known) -> int:
 def _loop(node: nodes.For, known: Known) -> int:
     """Every item is printed as often as the body names it; there are no more items than the list has tokens."""
     over = _size(node.iter, known)
-    rounds = min(max(over.most // 2, 1), MAX_ITERATIONS)
+    rounds = min(over.most // 2 + 1, MAX_ITERATIONS)
     names = [name.name for name in [node.target, *node.target.find_all(nodes.Name)] if isinstance(name, nodes.Name)]
     empty = {**known.names, **dict.fromkeys(names, Size(0)), "loop": Size(NUMBER)}
     fixed = _printed(node.body, replace(known, names=empty))
-    whole = _printed(node.body, replace(known, names={**empty, **dict.fromkeys(names, Size(over.most, True))}))
-    return min(fixed * rounds + (whole - fixed) + _printed(node.else_, known), MAX_TEXT)
+    # `loop.previtem` is an item, too.
+    full = {**empty, **dict.fromkeys(names, Size(over.most, True)), "loop": Size(max(over.most, NUMBER), True)}
+    whole = _printed(node.body, replace(known, names=full))
+    return min(fixed * rounds + (whole - fixed) + _printed(node.else_, known), MAX_BYTES)
 
 
 def _size(node: nodes.Node, known: Known) -> Size:
@@ -123,13 +163,16 @@ def _widest(several: Sequence[nodes.Node], known: Known) -> Size:
 def _together(node: nodes.Node, known: Known) -> Size:
     parts = [part for part in node.iter_child_nodes() if isinstance(part, (nodes.Expr, nodes.Pair))]
     inner = [half for part in parts for half in ((part.key, part.value) if isinstance(part, nodes.Pair) else (part,))]
-    printed = isinstance(node, nodes.Concat)
     sizes = [_size(part, known) for part in inner]
-    total = sum(size.printed if printed else size.most + 4 for size in sizes)
-    return Size(min(total, MAX_TEXT), not printed and not isinstance(node, nodes.Add))
+    if isinstance(node, nodes.Concat):
+        return Size(min(sum(size.printed for size in sizes), MAX_BYTES))
+    if isinstance(node, nodes.Add):  # of numbers, texts or lists
+        return Size(min(sum(size.most for size in sizes) + NUMBER, MAX_BYTES), any(size.structured for size in sizes))
+    return Size(min(sum(as_part(size) + 2 for size in sizes) + 2, MAX_BYTES), True)
 
 
-def _chain(node: nodes.Node, known: Known) -> Size:
+def _path(node: nodes.Node) -> tuple[nodes.Node, Path]:
+    """What a chain of dots begins with, and the parts up to the first that is calculated."""
     parts: list[str | int] = []
     while isinstance(node, (nodes.Getattr, nodes.Getitem)):
         if isinstance(node, nodes.Getattr):
@@ -139,6 +182,11 @@ def _chain(node: nodes.Node, known: Known) -> Size:
         else:
             parts.clear()  # what a calculated part stands for is not larger than the whole
         node = node.node
+    return node, tuple(parts)
+
+
+def _chain(node: nodes.Node, known: Known) -> Size:
+    node, parts = _path(node)
     if not isinstance(node, nodes.Name):
         return _size(node, known)
     if node.name in known.names:
@@ -148,24 +196,41 @@ def _chain(node: nodes.Node, known: Known) -> Size:
 
 def _filtered(node: nodes.Filter, known: Known) -> Size:
     assert node.node is not None
-    inner = _size(node.node, known)
-    args = [_size(arg, known) for arg in node.args]
-    first = node.args[0].value if node.args and isinstance(node.args[0], nodes.Const) else None
-    if node.name in _SMALL:
+    given = [*node.args, *(keyword.value for keyword in node.kwargs)]
+    constants = [arg.value for arg in given if isinstance(arg, nodes.Const)]
+    inner, sizes = _size(node.node, known), [_size(arg, known) for arg in given]
+    number = next((value for value in constants if isinstance(value, int) and not isinstance(value, bool)), None)
+    if node.name != "map":
+        return _made(node.name, inner, sizes, number)
+    if any(keyword.key == "attribute" for keyword in node.kwargs):
+        return Size(min(inner.most * (1 + sum(as_part(size) for size in sizes)), MAX_BYTES), True)
+    name = constants[0] if constants and isinstance(constants[0], str) else ""
+    each = _made(name, inner, sizes[1:], number)
+    # Each item may become a number, or the fallback.
+    least = NUMBER + sum(as_part(size) for size in sizes[1:])
+    return Size(min(as_part(each) + (inner.most // 2 + 1) * least, MAX_BYTES), True)
+
+
+def _made(name: str, inner: Size, sizes: Sequence[Size], number: int | None) -> Size:
+    """What a filter makes of a value; `sizes` are those of its arguments, `number` is the one that stands there."""
+    more = sum(size.most for size in sizes)
+    if name in _SMALL:
         return Size(NUMBER)
-    if node.name in _SAME:
+    if name in _SAME:
         return inner
-    if node.name == "default":
-        return Size(max([inner.most, *(arg.most for arg in args)]), inner.structured)
-    if node.name == "truncate":
-        return Size(min(inner.printed, (first if isinstance(first, int) else 255) * 4 + 16))
-    if node.name == "join":
-        return Size(min(inner.most * (1 + sum(arg.most for arg in args)), MAX_TEXT))
-    if node.name == "indent":
-        return Size(min(inner.printed * (1 + (first if isinstance(first, int) else 4)), MAX_TEXT))
-    if node.name in _FACTORS:
-        return Size(min(inner.most * _FACTORS[node.name], MAX_TEXT), node.name == "map")
-    return Size(min(inner.printed * (1 + sum(arg.most for arg in args)), MAX_TEXT))
+    if name in ("int", "float", "default", "fromjson"):  # the value, or what was given instead
+        structured = name == "fromjson" or any(size.structured for size in (inner, *sizes))
+        return Size(max(inner.most, more, NUMBER), structured)
+    if name == "truncate" and (number is not None or not sizes):
+        cut = (255 if number is None else max(number, 0)) * 4 + 16
+        return Size(min(inner.printed, cut) + sum(size.printed for size in sizes))
+    if name == "indent":
+        width = WIDEST_INDENT if sizes and number is None else number or 4
+        return Size(min((inner.printed + 1) * (1 + max(width, 0)), MAX_BYTES))
+    if name in _ESCAPING:
+        return Size(min(max(as_part(inner), inner.printed), MAX_BYTES), name == "lines")
+    factor = _FACTORS.get(name, 1 + more)  # of replace and join: each byte may become so much more
+    return Size(min((inner.printed + 1) * factor, MAX_BYTES))
 
 
 def _called(node: nodes.Call, known: Known) -> Size:
@@ -174,5 +239,9 @@ def _called(node: nodes.Call, known: Known) -> Size:
     if name == "read":
         if isinstance(argument, nodes.Const) and isinstance(argument.value, str):
             return Size(known.file(argument.value))
-        return Size(known.file(None))
-    return Size(MAX_TEXT, True)
+        root, parts = _path(argument) if argument is not None else (None, ())
+        return Size(known.file((root.name, *parts) if isinstance(root, nodes.Name) else None))
+    if name == "range" and all(isinstance(arg, nodes.Const) and isinstance(arg.value, int) for arg in node.args):
+        last = max((arg.value for arg in node.args if isinstance(arg, nodes.Const)), default=0)
+        return Size(min(last * (len(str(last)) + 1) + 2, MAX_BYTES), True)
+    return UNBOUNDED

@@ -18,6 +18,7 @@ THINKING = ("<think>", "</think>")
 MAX_STARTS = 50  # places in a text where JSON may begin; more are prose full of brackets
 MAX_REASONS = 20
 MAX_REASON_CHARACTERS = 500
+MAX_REASON_BYTES = 4000  # of all reasons that are sent back to a model
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _START = re.compile(r"[{\[]")
@@ -43,6 +44,11 @@ def reading(text: str, schema: Mapping[str, Any] | None = None) -> Reading:
             return Reading(value)
         first = first or reasons
     return Reading(reasons=first or ("there is no JSON in it",))
+
+
+def sent_back(reasons: Iterable[str], between: str = "\n- ") -> str:
+    """The reasons as a model is told them, cut where they become long."""
+    return between.join(reasons).encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
 def exact(text: str, schema: Mapping[str, Any] | None = None) -> Reading:

@@ -148,7 +148,9 @@ def _attempt(started: CallStarted, finished: CallFinished) -> Attempt:
 
 
 def _cost_of_failure(error: FlowcraftError | None) -> Decimal | None:
-    # What was refused by its status, or never left, is not billed; anything else may have been.
-    refused = isinstance(error, ProviderError) and (not error.sent or error.status is not None)
+    # What was refused by its status, or never left, is not billed; anything else, or a part of an answer, may be.
+    refused = isinstance(error, ProviderError) and (
+        not error.sent or (error.status is not None and not error.partial_text)
+    )
     refused = refused or isinstance(error, UsageError)
     return Decimal(0) if refused else None

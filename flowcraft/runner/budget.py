@@ -5,6 +5,7 @@ known only afterwards, so they stop the next call. Unknown is unknown and never 
 price is refused.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ UNITS = ("usd", "tokens", "calls", "credits", "time")
 LOOK_S = 0.1  # how late a waiting call notices that its run was stopped
 ASSUMED_OUTPUT = 4096  # tokens of an answer that neither request, settings nor price book limit
 MESSAGE_TOKENS = 16  # what services add around a message, at most
+REQUEST_TOKENS = 64  # and around all of them: the model's template, with a system message of its own
 
 _SUFFIXES = {"k": 1_000, "m": 1_000_000}
 _DURATIONS = {"s": 1, "m": 60, "h": 3600}
@@ -53,11 +55,10 @@ def worst_case(
     llm: LLMIntegration, choice: Choice, request: ChatRequest, units: Mapping[str, Any]
 ) -> dict[str, Decimal]:
     """The most that one call can use, in those `units` that can be known; raises BudgetError without a price."""
-    input_tokens = _input_tokens(request, choice.model) if "tokens" in units or "usd" in units else 0
     model = choice.model
-    listed, price = rates(model), llm.rates(model)
-    asked = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
-    output_tokens = asked or model.max_tokens or (listed.max_output if listed else None) or ASSUMED_OUTPUT
+    input_tokens = _input_tokens(request, model) if "tokens" in units or "usd" in units else 0
+    output_tokens = output_limit(model, request.params) or ASSUMED_OUTPUT
+    price = llm.rates(model)
     worst = {"calls": Decimal(1)}
     if "tokens" in units:
         worst["tokens"] = Decimal(input_tokens + output_tokens)
@@ -70,8 +71,23 @@ def worst_case(
     return worst
 
 
+def output_limit(model: ModelSettings, params: Mapping[str, Any]) -> int | None:
+    """The tokens of an answer at most, as the request, the settings or the price book say; None: nothing limits it."""
+    given = {**model.params, **params}
+    named = [given[name] for name in ("max_tokens", "max_completion_tokens") if name in given]
+    known = [limit for limit in named if isinstance(limit, int)]
+    price = rates(model)
+    limit = max(known, default=None) if named else model.max_tokens
+    limit = limit or (price.max_output if price else None)
+    several = given.get("n")
+    thinking = given.get("thinking_budget")  # of Qwen's models, beside the answer
+    if limit is None:
+        return None
+    return (limit + (thinking if isinstance(thinking, int) else 0)) * (several if isinstance(several, int) else 1)
+
+
 def _input_tokens(request: ChatRequest, model: ModelSettings) -> int:
-    total = 0
+    total = REQUEST_TOKENS
     for message in request.messages:
         content, total = message.content, total + MESSAGE_TOKENS
         if isinstance(content, str):
@@ -81,7 +97,8 @@ def _input_tokens(request: ChatRequest, model: ModelSettings) -> int:
             most_tokens(part.size, model) if isinstance(part, ImagePart) else len(part.text.encode("utf-8", "replace"))
             for part in message.parts
         )
-    return total
+    shape = request.params.get("response_format")  # services put the schema into the prompt
+    return total + (len(json.dumps(shape, default=str)) if shape else 0)
 
 
 def used(usage: Usage | None, cost: Decimal | None, reserved: Amounts) -> dict[str, Decimal]:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flowcraft.core.errors import ExpressionError, FlowcraftError, ProviderError
+from flowcraft.core.errors import ExpressionError, FlowcraftError, ProviderError, StageError
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.routing import Named
+from flowcraft.pipeline.expressions.data import indented
+from flowcraft.pipeline.expressions.work import MAX_TEXT
 from flowcraft.pipeline.model import Check
-from flowcraft.runner.answers import reading
+from flowcraft.runner.answers import reading, sent_back
 from flowcraft.runner.books import Books
 from flowcraft.runner.commands import execute_command, private_file
 from flowcraft.runner.outcome import Contract, Execution, Shape, Task
@@ -98,7 +100,10 @@ class Judge:
         text = check.ask.text(names, files)
         if "output" not in {reference.path[0] for reference in check.ask.references}:
             value = names["output"]
-            shown = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+            shown = value if isinstance(value, str) else indented(value)
+            if len(shown) > MAX_TEXT:
+                hint = "name the part that is to be judged: ask: ... ${{ output | truncate(20000) }}"
+                raise StageError(f"the result is longer than {MAX_TEXT} characters: too long to be judged", hint=hint)
             text = f"{text}\n\nThe result:\n{shown}"
         messages = [LLMMessage("system", JUDGE), LLMMessage("user", text)]
         named = Named(check.model.text(names, files), "stage") if check.model else None
@@ -107,7 +112,7 @@ class Judge:
             read = reading(response.content, VERDICT)
             if not read.reasons:
                 return "" if read.value["accepted"] else read.value["reason"] or "it was judged as not good enough"
-            again = f"Your answer was not accepted: {'; '.join(read.reasons)}"
+            again = f"Your answer was not accepted: {sent_back(read.reasons, '; ')}"
             messages += [LLMMessage("assistant", response.content or "(nothing)"), LLMMessage("user", again)]
         raise ProviderError("the model that should judge gave no verdict", hint="name another: check: [{ask, model}]")
 

@@ -208,7 +208,7 @@ class Executions:
         given = renderer.arguments(place.stage, work.arguments, place.names)
         values = entered(used, given, place.path)
         limits = place.limits.narrowed(place.path, None, self._inner(place.path, used.budget))
-        inner = renderer.used(used, secret_texts(used, values))
+        inner = renderer.used(used, secret_texts(used, values), place.stage.retries)
         self._opened(place, end, used.stages, used, inner, Names(used, values, place.names.run), limits)
 
     def _closed(self, frame: Frame, place: Place, end: End) -> None:

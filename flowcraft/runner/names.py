@@ -9,6 +9,8 @@ from typing import Any
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.runner.outcome import Attempt, Outcome, totals
 
+MAX_ERROR, MAX_MODEL = 64 * 1024, 1024  # characters of an error and of a model's name, as templates see them
+
 
 class RunNames(Mapping[str, Any]):
     """`run.id`, `run.dir`, `run.status`; the folder is made when a template first names it."""
@@ -68,13 +70,13 @@ class Names:
         facts = {
             "status": outcome.status,
             "ok": outcome.ok,
-            "error": outcome.error,
+            "error": outcome.error and outcome.error[:MAX_ERROR],
             "exit_code": outcome.exit_code,
             "stderr": outcome.stderr,
             "seconds": round(outcome.seconds, 3),
             "usd": None if used.cost is None else float(used.cost),
             "tokens": used.tokens,
-            "model": asked[-1].model if asked else None,
+            "model": asked[-1].model[:MAX_MODEL] if asked else None,
             "attempts": len(asked),
             "iterations": outcome.iterations,
         }

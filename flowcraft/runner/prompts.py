@@ -15,7 +15,7 @@ from flowcraft.core.values import Origin
 from flowcraft.llm.base import LLMMessage, LLMResponse
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Named
-from flowcraft.runner.answers import Reading, reading
+from flowcraft.runner.answers import Reading, reading, sent_back
 from flowcraft.runner.books import Books
 from flowcraft.runner.checks import Judge
 from flowcraft.runner.files import INSTRUCTION, Changes, Transaction, changes_in, result_of
@@ -23,7 +23,6 @@ from flowcraft.runner.outcome import Outcome, Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
 CUT_OFF = "it was cut off at the limit of tokens (finish_reason 'length'): be shorter, or raise params.max_tokens"
-MAX_REASONS = 4000  # bytes of reasons that are sent back to the model
 FILTERED = "the service held a part of the answer back (finish_reason 'content_filter')"
 
 
@@ -172,8 +171,7 @@ def _with_files(response: LLMResponse, task: Task, judge: Judge) -> _Judged:
 
 def _sent_back(answer: str, reasons: tuple[str, ...], task: Task) -> list[LLMMessage]:
     """The next two messages: the answer, and what is wrong with it."""
-    listed = "\n".join(f"- {reason}" for reason in reasons).encode()[:MAX_REASONS].decode("utf-8", "ignore")
-    text = f"Your answer was not accepted:\n{listed}\n\n"
+    text = f"Your answer was not accepted:\n- {sent_back(reasons)}\n\n"
     if task.shape.files:
         text += "Answer again with all files that you change, whole, in the form that was asked for."
     elif task.shape.json:
@@ -185,7 +183,7 @@ def _sent_back(answer: str, reasons: tuple[str, ...], task: Task) -> list[LLMMes
 
 
 def _given_up(task: Task, response: LLMResponse, reasons: tuple[str, ...], books: Books) -> Outcome:
-    said = "; ".join(reasons)
+    said = sent_back(reasons, "; ")
     made = "1 answer was" if books.answers == 1 else f"{books.answers} answers were"
     error = ReplyError(
         f"{made} not accepted, the last because: {said}" if _has_contract(task) else said,

@@ -1,10 +1,10 @@
 """What a stage has given becomes files of the workspace: under `save`, and those of a result from another run."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from flowcraft.core.errors import FlowcraftError, StageError
+from flowcraft.pipeline.expressions.data import indented
 from flowcraft.runner.files import Transaction, changes_in
 from flowcraft.runner.leftovers import remove_temporary
 from flowcraft.runner.outcome import Outcome, Task
@@ -27,7 +27,7 @@ def saved(place: Path, outcome: Outcome, workspace: Workspace, resumed: str | No
     `resumed` is the id of a run that was killed before: what it has left half-written beside the file goes.
     """
     value = outcome.output
-    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    text = value if isinstance(value, str) else indented(value)
     text += "" if text.endswith("\n") else "\n"
     if resumed:
         remove_temporary(place.parent, resumed)

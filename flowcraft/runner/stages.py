@@ -12,6 +12,7 @@ from flowcraft.core.errors import Cancelled, FlowcraftError, StageError
 from flowcraft.core.scope import Scope
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.pipeline.checking.globs import is_plain
+from flowcraft.runner.answers import sent_back
 from flowcraft.runner.books import Account, Books
 from flowcraft.runner.checks import Judge
 from flowcraft.runner.commands import execute_command
@@ -108,4 +109,4 @@ def _held(outcome: Outcome, judge: Judge) -> Outcome:
     reasons = judge.reasons(outcome.output)
     if not reasons:
         return outcome
-    return replace(outcome, status="failed", error=f"its result was not accepted: {'; '.join(reasons)}")
+    return replace(outcome, status="failed", error=f"its result was not accepted: {sent_back(reasons, '; ')}")

@@ -58,18 +58,26 @@ class Renderer:
         *,
         secrets: tuple[str, ...] = (),
         numbers: Iterator[int] | None = None,
+        retries: int | None = None,
     ) -> None:
         self.workspace = workspace
+        self._retries = retries
         self._pipeline = pipeline
         self._spilled = spilled
         self._secrets = secrets
         self._numbers = numbers or count(1)
         self._no_checks = Contract(cwd=workspace.root, secrets=secrets)
 
-    def used(self, pipeline: Pipeline, secrets: tuple[str, ...]) -> "Renderer":
-        """The renderer for a pipeline that this one uses."""
-        both = (*self._secrets, *secrets)
-        return Renderer(pipeline, self.workspace, self._spilled, secrets=both, numbers=self._numbers)
+    def used(self, pipeline: Pipeline, secrets: tuple[str, ...], retries: int | None = None) -> "Renderer":
+        """The renderer for a pipeline that this one uses; `retries` are for its stages that do not say."""
+        return Renderer(
+            pipeline,
+            self.workspace,
+            self._spilled,
+            secrets=(*self._secrets, *secrets),
+            numbers=self._numbers,
+            retries=self._retries if retries is None else retries,
+        )
 
     def wanted(self, stage: Stage, names: Names) -> bool:
         """Whether the stage's `if` holds. Raises StageError."""
@@ -124,7 +132,7 @@ class Renderer:
                 contract=self._contract(stage, names),
                 reads=reads,
                 writes=stage.writes,
-                retries=stage.retries,
+                retries=self._retries if stage.retries is None else stage.retries,
                 timeout_s=stage.timeout_s,
                 save=None if save is None else self.workspace.target(save),
                 undo=undo,
@@ -135,7 +143,8 @@ class Renderer:
     def judgement(self, stage: Stage, path: str, names: Names, value: Any) -> Task:
         """The checks of a group or a used pipeline, for its result."""
         work = Judgement(kind=stage.kind, value=value)
-        return Task(path=path, stage=stage.id, work=work, contract=self._contract(stage, names))
+        retries = self._retries if stage.retries is None else stage.retries
+        return Task(path=path, stage=stage.id, work=work, contract=self._contract(stage, names), retries=retries)
 
     def outputs(self, names: Names) -> dict[str, object]:
         """The outputs of the pipeline. Raises StageError."""

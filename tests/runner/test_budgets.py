@@ -34,8 +34,8 @@ def test_money_is_reserved_for_the_worst_case_before_a_call() -> None:
 
     record = run_(text, model, budget={"usd": "0.0002"})
 
-    # 19 tokens of input at most, and 100 of output: $0.000219
-    assert "the next call may need $0.0002" in str(record.outcomes[0].error)
+    # 83 tokens of input at most, and 100 of output: $0.000283
+    assert "the next call may need $0.0003" in str(record.outcomes[0].error)
     assert model.requests == []
 
 
@@ -45,7 +45,7 @@ def test_what_was_reported_counts_not_what_was_reserved() -> None:
 
     record = run_(text, model, budget={"usd": "0.0004"})
 
-    # each call reserves about $0.00023 and uses $0.00002
+    # each call reserves about $0.0003 and uses $0.00002
     assert (record.status, len(model.requests)) == ("succeeded", 3)
 
 

@@ -452,3 +452,11 @@ def test_a_budget_of_a_stage_stops_that_stage_only() -> None:
     assert statuses(record) == {"dear": "failed", "other": "succeeded"}
     assert "'dear': the budget of 10 tokens is not enough" in error(record, "dear")
     assert model.prompts() == ["fine"]
+
+
+def test_a_used_pipeline_is_tried_again_stage_by_stage() -> None:
+    written("- {id: flaky, run: 'test -e tried || { touch tried; exit 1; }'}", name="inner.yaml")
+
+    record = run_("- {id: call, uses: inner.yaml, retry: 1}")
+
+    assert statuses(record) == {"call": "succeeded", "call/flaky": "succeeded"}

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
-from flowcraft.llm.formats.anthropic_format import MESSAGES
+from flowcraft.llm.formats.anthropic_format import MAX_TOKENS, MESSAGES
 from flowcraft.llm.formats.api_key import ApiKey
 from flowcraft.llm.formats.chat import Chat, Target
 
@@ -25,6 +25,7 @@ class AnthropicProvider(BaseLLMProvider):
 
     provider_name: ClassVar[str] = "anthropic"
     takes_images: ClassVar[bool] = True
+    own_max_tokens: ClassVar[int | None] = MAX_TOKENS
 
     def __init__(
         self, config: ModelSettings | None = None, *, api_key: str | None = None, keep_alive: bool = True

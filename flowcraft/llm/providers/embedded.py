@@ -35,6 +35,7 @@ class EmbeddedProvider(BaseLLMProvider):
 
     provider_name: ClassVar[str] = "embedded"
     json_schema: ClassVar[bool] = True
+    own_max_tokens: ClassVar[int | None] = MAX_TOKENS
 
     def __init__(self, config: ModelSettings | None = None) -> None:
         super().__init__(config)

@@ -10,6 +10,8 @@ from jinja2 import StrictUndefined, Undefined
 from flowcraft.core.problems import counted
 
 MAX_NUMBER = 1 << 63
+# Nesting without end would make the blanks grow with its square: what becomes longer than this is not indented.
+INDENTED = 6
 
 Function = Callable[..., Any]
 
@@ -54,14 +56,25 @@ def text_of(value: Any) -> str:
     if value is None:
         raise Null("this is null, which has no text", "give a fallback: ${{ x | default('...') }}")
     if isinstance(value, (bool, int, float, Mapping, list, tuple)):
-        return as_json(value, indent=2)
+        return indented(value)
     raise Refused(f"{kind_of(value)} cannot be put into a text")
 
 
-def as_json(value: Any, indent: int | None = None) -> str:
+def indented(value: Any, indent: int = 2) -> str:
+    """The value as JSON for readers, at most `INDENTED` times as long as without blanks."""
+    made = as_json(value, indent)
+    if "\n" + 4 * indent * " " not in made and indent == 2:
+        return made
+    compact = as_json(value, separators=(",", ":"))
+    return made if len(made) <= INDENTED * len(compact) else compact
+
+
+def as_json(value: Any, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
     """The value as JSON text."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
+        return json.dumps(
+            value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators, default=_plain
+        )
     except (TypeError, ValueError) as error:
         raise Refused(f"this cannot be written as JSON: {error}") from error
 

@@ -16,6 +16,7 @@ from flowcraft.pipeline.expressions.data import (
     Refused,
     as_json,
     defined,
+    indented,
     items,
     kind_of,
     number,
@@ -46,7 +47,7 @@ def _join(work: Work, value: Any, between: str = "", attribute: Any = None) -> s
 
 def _tojson(work: Work, value: Any, indent: Any = None) -> str:
     defined(value)
-    made = as_json(value, None if indent is None else whole(indent, "the indent of tojson", 8))
+    made = as_json(value) if indent is None else indented(value, whole(indent, "the indent of tojson", 8))
     work.room(4 * len(made) // 4)
     work.charge(3 * len(made))
     return made
