@@ -83,8 +83,8 @@ def _differences(records: "Records", row: "RunRow", stage: "StageRow", calls: "l
         return [f"same question as in run {run_id}"]
     told = [f"differs from run {run_id} in: {', '.join(names)}"]
     before = records.calls(records.run(run_id).number, stage.path)
-    if "prompt" in names and calls and before:
-        told.append(_text_difference(_asked(before[0]), _asked(calls[0])))
+    if "prompt" in names and calls and before and (old := _asked(before[0])) != (new := _asked(calls[0])):
+        told.append(_text_difference(old, new))
     return told
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from flowcraft.core.errors import UsageError
-from flowcraft.core.images import MEDIA_TYPES, media_type, pixels
+from flowcraft.core.images import JPEG, MEDIA_TYPES, media_type, pixels
 
 DETAILS = ("auto", "low", "high", "original")
 _AS_DATA = "give its bytes: data:image/png;base64,..., or ImagePart(data=...)"
@@ -193,7 +193,7 @@ def _image(given: Any) -> ImagePart:
     if url[:5].lower() != "data:":
         return ImagePart(url=url, detail=detail)
     head, comma, text = url[5:].partition(",")
-    kind, *options = head.lower().split(";")
+    kind, *options = head.lower().replace("image/jpg", JPEG).split(";")  # as many write it
     if not comma or options[-1:] != ["base64"]:
         raise UsageError("the data: URL of an image is not in base64", hint="data:image/png;base64,...")
     try:

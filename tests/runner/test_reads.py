@@ -12,17 +12,20 @@ from servers import ChatServer, answer
 
 from flowcraft.cli.main import run_command
 from flowcraft.core.errors import UsageError
-from flowcraft.core.values import ModelSettings, Prices
-from flowcraft.llm.base import ChatRequest, Delta, Usage
+from flowcraft.core.values import ModelSettings, Origin, Prices
+from flowcraft.llm.base import ChatRequest, Delta, LLMMessage, Usage
 from flowcraft.llm.image_tokens import most_tokens
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.parts import ImagePart, TextPart
+from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.load import load
 from flowcraft.runner.attachments import MAX_IMAGE_BYTES, MAX_IMAGES
+from flowcraft.runner.budget import MESSAGE_TOKENS, worst_case
 from flowcraft.runner.ceiling import Estimator
 from flowcraft.runner.outcome import RunRecord
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.session import Durable
+from flowcraft.runner.store.fingerprint import call_key
 from flowcraft.runner.workspace import Workspace
 
 STAGE = "  - {id: a, prompt: what is it?, reads: ['in/*']}\n"
@@ -252,7 +255,29 @@ def test_the_answer_is_used_again_until_the_image_changes(folder: Path) -> None:
     assert again.outcomes[0].cached_from
 
 
+def test_an_answer_that_was_paid_for_and_not_used_belongs_to_its_image() -> None:
+    model = ModelSettings(name="m", provider="openai", model="m")
+    one, same, other = (
+        call_key(model, [LLMMessage("user", [ImagePart(data=data)])], {}) for data in (png(), png(), png(5, 5))
+    )
+    assert one == same != other
+
+
 # --- ceiling
+
+
+def test_the_reserve_of_a_call_counts_its_images() -> None:
+    model = ModelSettings(name="m", provider="openai", model="gpt-5", max_tokens=7)
+    choice = Choice(model=model, tier=None, cause="argument", origin=Origin())
+    request = ChatRequest(messages=(LLMMessage("user", [TextPart("é"), ImagePart(data=png())]),))
+    with LLMIntegration(settings_of(model)) as llm:
+        worst = worst_case(llm, choice, request, {"tokens": 1})
+    assert worst["tokens"] == 2 + most_tokens((4, 3), model) + MESSAGE_TOKENS + 7
+
+
+def test_a_request_that_was_refused_by_ourselves_cost_nothing() -> None:
+    record = run_(ScriptedProvider(UsageError("'m' takes no images")), "  - {id: a, prompt: x}\n")
+    assert record.outcomes[0].attempts[0].cost == 0
 
 
 class Dearest(Seeing):
