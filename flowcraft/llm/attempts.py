@@ -6,8 +6,8 @@ because this one is unavailable. Every attempt is told to the observer before it
 
 import itertools
 import logging
+import os
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -73,7 +73,7 @@ class Attempt:
         self._start_s = time.monotonic()
         if self._call.observer:
             self._told = True
-            self._id = uuid.uuid4().hex
+            self._id = os.urandom(16).hex()
             self._call.observer.started(
                 CallStarted(id=self._id, choice=self.choice, request=request, event=self._event, attempt=self._number)
             )
@@ -84,8 +84,9 @@ class Attempt:
         price = billed(model, at_list_price=self._call.provider(model).at_list_price)
         response = self.answer.response(price.cost(self.answer.usage) if price else None)
         self._tell(response=response)
-        seconds = time.monotonic() - self._start_s
-        log.info("%s answered in %.2f s: %s, %s", model.name, seconds, response.finish_reason, _tokens(response))
+        if log.isEnabledFor(logging.INFO):
+            seconds = time.monotonic() - self._start_s
+            log.info("%s answered in %.2f s: %s, %s", model.name, seconds, response.finish_reason, _tokens(response))
         return response
 
     def failed(self, error: BaseException) -> None:

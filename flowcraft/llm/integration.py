@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PROVIDERS = ProviderNames()
-_CHOICES_KEPT = 1000
+_CHOICES_KEPT = 10_000  # a pipeline may have as many stages
 
 
 class LLMIntegration:

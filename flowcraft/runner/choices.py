@@ -13,6 +13,8 @@ from flowcraft.pipeline.model import Inclusion, Pipeline, Prompt, Stage
 
 def check_stage_names(pipeline: Pipeline, models: Mapping[str, str]) -> None:
     """Raise UsageError if a name in `models` (stage -> model) is not a prompt stage."""
+    if not models:
+        return
     stages = [stage for _, stage in all_stages(pipeline)]
     prompts = {stage.id for stage in stages if stage.kind == "prompt"}
     for name in models:
