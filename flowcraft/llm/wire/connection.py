@@ -48,6 +48,7 @@ class _Answer(http.client.HTTPResponse):
             seen = self.fp.peek(1)
             guard.answered = guard.answered or bool(seen)
             if take_plain(self, seen):
+                guard.read = self.read1 if self.chunked else None
                 return
         super().begin()
         while self.status // 100 == 1 and self.status != http.client.SWITCHING_PROTOCOLS:
