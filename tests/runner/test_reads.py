@@ -20,7 +20,7 @@ from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.load import load
 from flowcraft.runner.attachments import MAX_IMAGE_BYTES, MAX_IMAGES
-from flowcraft.runner.budget import MESSAGE_TOKENS, worst_case
+from flowcraft.runner.budget import worst_case
 from flowcraft.runner.ceiling import Estimator
 from flowcraft.runner.outcome import RunRecord
 from flowcraft.runner.run import run_pipeline
@@ -269,10 +269,10 @@ def test_an_answer_that_was_paid_for_and_not_used_belongs_to_its_image() -> None
 def test_the_reserve_of_a_call_counts_its_images() -> None:
     model = ModelSettings(name="m", provider="openai", model="gpt-5", max_tokens=7)
     choice = Choice(model=model, tier=None, cause="argument", origin=Origin())
-    request = ChatRequest(messages=(LLMMessage("user", [TextPart("é"), ImagePart(data=png())]),))
+    messages = LLMMessage("user", "é"), LLMMessage("user", [TextPart("é"), ImagePart(data=png())])
     with LLMIntegration(settings_of(model)) as llm:
-        worst = worst_case(llm, choice, request, {"tokens": 1})
-    assert worst["tokens"] == 2 + most_tokens((4, 3), model) + MESSAGE_TOKENS + 7
+        text, shown = (worst_case(llm, choice, ChatRequest(messages=(one,)), {"tokens": 1}) for one in messages)
+    assert shown["tokens"] - text["tokens"] == most_tokens((4, 3), model)
 
 
 def test_a_request_that_was_refused_by_ourselves_cost_nothing() -> None:
