@@ -340,22 +340,64 @@ def test_goes_around_the_proxy_where_it_must(monkeypatch: pytest.MonkeyPatch, di
     assert proxy.requests == []
 
 
-def test_a_proxy_that_refuses_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def refusing_proxy(answer: bytes) -> Iterator[str]:
+    """A proxy that gives this answer to CONNECT."""
+
     def refuse(handler: Any) -> None:
-        handler.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+        handler.write(answer)
         handler.close_connection = True
 
     with ChatServer() as proxy:
         proxy._server.RequestHandlerClass.do_CONNECT = refuse  # type: ignore[attr-defined]
         try:
-            monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden-password@127.0.0.1:{proxy.port}")
-            error = failure("https://model.invalid/v1")
+            yield f"http://me:hidden-password@127.0.0.1:{proxy.port}"
         finally:
             del proxy._server.RequestHandlerClass.do_CONNECT  # type: ignore[attr-defined]
+
+
+def test_a_proxy_that_refuses_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    with refusing_proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        error = failure("https://model.invalid/v1")
 
     assert "proxy" in str(error)
     assert "hidden-password" not in str(error)
     assert (error.sent, error.retryable) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://me:hidden-password@127.0.0.1:abc", "http://[::1", "http://", "nonsense://x", "socks5://127.0.0.1:1"],
+)
+def test_a_proxy_that_is_no_address_is_said_without_its_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    error = failure("https://model.invalid/v1")
+
+    assert "the address of the proxy" in str(error)
+    assert "HTTPS_PROXY" in str(error.hint)
+    assert (error.sent, error.retryable) == (False, False)
+    assert "hidden-password" not in "".join(traceback.format_exception(error))
+
+
+def test_says_what_a_proxy_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with refusing_proxy(b"HTTP/1.1 403 Not For You\r\n\r\n") as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        error = failure("https://model.invalid/v1")
+
+    assert "403 Not For You" in str(error)
+
+
+def test_a_file_of_certificates_that_is_none_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_text("nonsense")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    with listening() as server:
+        error = failure(url_of(server, "https"))
+
+    assert (error.sent, error.retryable) == (False, False)
+    assert "REQUESTS_CA_BUNDLE" in str(error.hint)
 
 
 # --- what errors may show ---------------------------------------------------------------------

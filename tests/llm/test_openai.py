@@ -170,6 +170,13 @@ def test_a_public_service_without_a_key_is_not_asked() -> None:
     assert "api_key_env" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("address", ["http://[::1/v1", "http://℀.test/v1", "nonsense"])
+def test_an_address_that_is_none_is_a_usage_error(address: str) -> None:
+    config = ModelSettings(name="m", provider="openai", model="m", base_url=address)
+    with pytest.raises(UsageError):
+        OpenAIProvider(config, api_key="x").chat_completion([LLMMessage(role="user", content="x")])
+
+
 def test_asks_the_hook_for_headers_before_each_call() -> None:
     tokens = iter(["one-token", "two-token"])
     with ChatServer(answer("ok")) as server:

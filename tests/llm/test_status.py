@@ -101,6 +101,7 @@ def test_knows_the_request_by_the_usual_headers() -> None:
         (400, "context_length_exceeded", "shorten the request, or use a model with a larger context"),
         (413, None, "shorten the request, or use a model with a larger context"),
         (400, "data_inspection_failed", "word the request differently, or use another model"),
+        (407, None, "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"),
         (408, None, "try again"),
         (425, None, "try again"),
     ],

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from flowcraft.core.errors import AuthError
@@ -51,7 +52,12 @@ class ApiKey:
 
 def _may_be_keyless(base_url: str, *, named: bool) -> bool:
     """Whether a service may be asked without a key: on this machine, or unnamed key on a private network."""
-    host = urlsplit(base_url).hostname or ""
+    with suppress(ValueError):  # it is no address at all, which is said when it is used
+        return _is_near(urlsplit(base_url).hostname or "", named=named)
+    return False
+
+
+def _is_near(host: str, *, named: bool) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

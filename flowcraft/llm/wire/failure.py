@@ -22,6 +22,15 @@ FOREIGN: tuple[type[Exception], ...] = (
     AttributeError,  # urllib3, when the connection is broken under its hands
 )
 
+_PROXY_HINT = "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+_CA_HINT = "check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE"
+_BAD_PROXY = (
+    urllib3.exceptions.LocationParseError,
+    urllib3.exceptions.ProxySchemeUnknown,
+    requests.exceptions.InvalidProxyURL,
+    requests.exceptions.InvalidSchema,  # SOCKS without its library
+)
+_NO_CERTIFICATES = ("NO_CERTIFICATE_OR_CRL_FOUND", "NO_START_LINE", "BAD_BASE64_DECODE", "BAD_END_LINE")
 _NOT_HTTP = (
     http.client.LineTooLong,
     http.client.BadStatusLine,
@@ -37,6 +46,8 @@ def translated(error: BaseException, guard: Guard, host: str) -> FlowcraftError:
     except FlowcraftError as stopped:
         return stopped
     root = _root(error)
+    if isinstance(root, _BAD_PROXY):  # its text may hold a password, so it is not kept as the cause
+        return TransportError("the address of the proxy cannot be used", sent=False, hint=_PROXY_HINT)
     if guard.answered:
         failure: FlowcraftError = _broken_answer(error, root, host)
     else:
@@ -48,11 +59,12 @@ def translated(error: BaseException, guard: Guard, host: str) -> FlowcraftError:
 def _no_answer(error: BaseException, root: BaseException, guard: Guard, host: str) -> ProviderError:
     if isinstance(error, requests.exceptions.ProxyError):
         spoken = "407" in str(root)
+        why = getattr(root, "strerror", None) or str(root)  # the words of urllib3, or of the proxy
         return TransportError(
-            f"the proxy gives no way to {host}: {_brief(root)}",
+            f"the proxy gives no way to {host}: {quoted(why)[:200]}",
             sent=False,
             retryable=not spoken,
-            hint="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
+            hint=_PROXY_HINT,
         )
     if isinstance(root, ssl.SSLError):
         return _tls_failure(root, host)
@@ -60,7 +72,7 @@ def _no_answer(error: BaseException, root: BaseException, guard: Guard, host: st
         return TransportError(
             f"the file of trusted certificates is missing: {quoted(str(root))}",
             sent=False,
-            hint="check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE",
+            hint=_CA_HINT,
         )
     if isinstance(root, TimeoutError):
         return DeadlineError(f"{host} did not answer in time", sent=guard.sent, retryable=True)
@@ -68,7 +80,8 @@ def _no_answer(error: BaseException, root: BaseException, guard: Guard, host: st
         return TransportError(
             f"{host} closed the connection before it answered", sent=guard.sent, retryable=True, hint="try again"
         )
-    return TransportError(f"the request to {host} failed: {_brief(root)}", sent=guard.sent)
+    hint = "check base_url, and HTTPS_PROXY and HTTP_PROXY if there are proxies"
+    return TransportError(f"the request to {host} failed: {_brief(root)}", sent=guard.sent, hint=hint)
 
 
 def _broken_answer(error: BaseException, root: BaseException, host: str) -> ProviderError:
@@ -88,6 +101,10 @@ def _tls_failure(root: ssl.SSLError, host: str) -> ProviderError:
         hint = "if your network has its own certificates, name their file in REQUESTS_CA_BUNDLE"
         return TransportError(
             f"the certificate of {host} cannot be trusted: {quoted(root.verify_message)}", sent=False, hint=hint
+        )
+    if root.reason in _NO_CERTIFICATES:
+        return TransportError(
+            f"the file of trusted certificates cannot be read: {root.reason}", sent=False, hint=_CA_HINT
         )
     plain = root.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
     return TransportError(

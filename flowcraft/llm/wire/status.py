@@ -109,6 +109,8 @@ def _refusal(status: int, words: frozenset[str], said: str) -> ProviderError:
         return AuthError(f"the service does not accept the credentials: {said}")
     if status == 403:
         return AuthError(f"the service denies access: {said}", hint="check what the key may be used for, and where")
+    if status == 407:
+        return AuthError(f"the proxy wants a login: {said}", hint="check HTTP_PROXY, HTTPS_PROXY and NO_PROXY")
     if status == 404:
         return ProviderError(
             f"the service knows no such model or address: {said}",
