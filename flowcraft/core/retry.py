@@ -54,5 +54,6 @@ class RetryQuota:
 
     def earn(self) -> None:
         """Note a success."""
-        with self._lock:
-            self._left = min(QUOTA, self._left + GAIN)
+        if self._left < QUOTA:  # nearly never: then the threads need not wait for each other
+            with self._lock:
+                self._left = min(QUOTA, self._left + GAIN)

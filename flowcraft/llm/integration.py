@@ -100,6 +100,9 @@ class LLMIntegration:
         """The provider object of a model, made on first use; raises UsageError if there is none."""
         if model.name in self._given:
             return self._given[model.name]
+        known = self._made.get(model.name)  # without the lock, which all threads share
+        if known is not None:
+            return known
         with self._lock:
             if model.name not in self._made:
                 self._made[model.name] = LLMProviderFactory.create(model)
