@@ -43,10 +43,15 @@ def measured(workspace: Workspace, globs: Iterable[str]) -> list[Measured]:
     found = []
     for path in matching(workspace, globs):
         size = (workspace.root / path).stat().st_size
-        head = workspace.start(path, 16)
-        is_image = media_type(head) is not None
-        found.append(Measured(path, size, is_image, pixels(workspace.start(path, _HEAD_BYTES)) if is_image else None))
+        shown = is_image(workspace, path)
+        found.append(Measured(path, size, shown, pixels(workspace.start(path, _HEAD_BYTES)) if shown else None))
     return found
+
+
+def is_image(workspace: Workspace, path: str) -> bool:
+    """Whether a file that `matching` has found is an image; raises OSError."""
+    with open(workspace.root / path, "rb", buffering=0) as file:
+        return media_type(file.read(16)) is not None
 
 
 def attached(text: str, workspace: Workspace, paths: Sequence[str]) -> str | tuple[Part, ...]:

@@ -35,7 +35,10 @@ _OF_STAGE = ("status", "output", "attempts", "model", "rungs", "error")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One test; `answers` are by path or id of a stage, a list for successive attempts."""
+    """One test; `answers` are by path or id of a stage, a list for successive attempts.
+
+    `files` are by path: text, or the place of a file to copy (an image, say).
+    """
 
     file: Path
     name: str
@@ -43,7 +46,7 @@ class Case:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     answers: Mapping[str, Any] = field(default_factory=dict)
     approve: Mapping[str, bool] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str | Path] = field(default_factory=dict)
     expect: Mapping[str, Any] = field(default_factory=dict)
     settings: Path | None = None
 
@@ -59,10 +62,10 @@ def check(case: Case) -> list[str]:
     """Run the test; what is not as expected. Raises FlowcraftError if it cannot be run at all."""
     with tempfile.TemporaryDirectory(prefix="flowcraft-test-") as folder:
         root = Path(folder)
-        for name, text in case.files.items():
+        for name, content in case.files.items():
             place = root / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text, encoding="utf-8")
+            place.write_bytes(_bytes_of(case, content))
         script = Script(case.answers)
         pipeline = load(case.pipeline)
         names = {stage.id for _, stage in all_stages(pipeline)}
@@ -197,7 +200,7 @@ def _case(file: Path, data: Any, number: int) -> Case:
         inputs=_map(file, number, data, "inputs"),
         answers=_map(file, number, data, "answers"),
         approve=_map(file, number, data, "approve"),
-        files=_map(file, number, data, "files"),
+        files={name: _content(file, number, name, given) for name, given in _map(file, number, data, "files").items()},
         expect=expect,
         settings=file.parent / settings if isinstance(settings, str) else None,
     )
@@ -208,6 +211,27 @@ def _map(file: Path, number: int, data: Mapping[str, Any], key: str) -> dict[str
     if not isinstance(found, dict):
         raise UsageError(f"{file}: test {number}: '{key}' is a map", hint=f"{key}: {{name: value}}")
     return found
+
+
+def _content(file: Path, number: int, name: str, given: Any) -> str | Path:
+    if isinstance(given, str):
+        return given
+    if isinstance(given, dict) and set(given) == {"from"} and isinstance(given["from"], str):
+        return file.parent / given["from"]
+    hint = f"files: {{{name}: some text}}, or files: {{{name}: {{from: path/of/a/file}}}}"
+    raise UsageError(f"{file}: test {number}: files.{name} is neither text nor a file to copy", hint=hint)
+
+
+def _bytes_of(case: Case, content: str | Path) -> bytes:
+    if isinstance(content, str):
+        return content.encode()
+    try:
+        return content.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(
+            f"{case.file}: {content} cannot be read: {reason}", hint="check `from` under `files`"
+        ) from error
 
 
 def _decision(case: Case, path: str) -> Decision | None:

@@ -5,13 +5,12 @@ from itertools import islice
 
 from flowcraft.core.catalogue import known_models
 from flowcraft.core.errors import FlowcraftError, UsageError
-from flowcraft.core.images import media_type
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import takes_images
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice, Named
 from flowcraft.pipeline.model import Stage
-from flowcraft.runner.attachments import matching
+from flowcraft.runner.attachments import is_image, matching
 from flowcraft.runner.outcome import Question
 from flowcraft.runner.workspace import Workspace
 
@@ -46,8 +45,8 @@ def _images(stage: Stage, files: Workspace) -> Iterator[str]:
     """The first image that the stage reads, if there is one by now."""
     try:
         paths = matching(files, stage.reads)
-        yield from islice((path for path in paths if media_type(files.start(path, 16))), 1)
-    except FlowcraftError:  # said when the stage starts
+        yield from islice((path for path in paths if is_image(files, path)), 1)
+    except (OSError, FlowcraftError):  # said when the stage starts
         return
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pictures import png
 
 from flowcraft.cli.main import run_command
 
@@ -52,6 +53,24 @@ def files(workspace: Path) -> None:
 def printed(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> str:
     assert run_command(list(argv)) == code
     return capsys.readouterr().out
+
+
+def test_a_test_may_bring_an_image(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "a photo").write_bytes(png())
+    (workspace / "p.yaml").write_text("flowcraft: 1\nstages: [{id: a, prompt: what is it?, reads: [in/*]}]\n")
+    test = "pipeline: p.yaml\nanswers: {a: a cat}\nfiles: {in/x.png: {from: a photo}}\nexpect: {status: succeeded}\n"
+    (workspace / "p.test.yaml").write_text(test)
+    assert "ok" in printed(capsys, "test", "p.test.yaml")
+    (workspace / "a photo").unlink()
+    assert run_command(["test", "p.test.yaml"]) == 2
+    assert "a photo cannot be read: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["3", "{form: x}", "[x]"])
+def test_a_file_of_a_test_is_text_or_a_copy(content: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "p.test.yaml").write_text(f"pipeline: p.yaml\nfiles: {{x: {content}}}\n")
+    assert run_command(["test", "p.test.yaml"]) == 2
+    assert "files.x is neither text nor a file to copy" in capsys.readouterr().err
 
 
 def test_plan_shows_calls_and_prices(capsys: pytest.CaptureFixture[str]) -> None:
