@@ -22,6 +22,9 @@ class Origin:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
+_NOWHERE = Origin()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """Time limits of one call, in seconds; `total` covers all attempts and the waits between them."""
@@ -114,4 +117,4 @@ class Settings:
 
     def origin(self, key: str) -> Origin:
         """Where the dotted `key` was set."""
-        return self.origins.get(key, Origin())
+        return self.origins.get(key) or _NOWHERE

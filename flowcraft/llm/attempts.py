@@ -41,6 +41,8 @@ from flowcraft.llm.routing import Choice
 
 log = logging.getLogger(__name__)
 
+_NO_LIMIT = nullcontext()
+
 _DOWN = (AuthError, RateLimitError, TransportError, DeadlineError)
 
 
@@ -61,7 +63,7 @@ class Attempt:
         """Make the request when its turn has come; the pieces of the answer are collected and passed on."""
         request = self._call.request
         limiter = self._call.limiter(self.choice.model)
-        with limiter.turn(request.scope) if limiter else nullcontext():
+        with limiter.turn(request.scope) if limiter else _NO_LIMIT:
             provider = self._call.provider(self.choice.model)
             self._begin(request)
             ours = is_ours(type(provider))
@@ -130,7 +132,7 @@ class Call:
         self._policy = policy
         self._quota = quota
         self._jitter = jitter
-        self._models = [choice, *(replace(choice, model=model) for model in choice.fallbacks)]
+        self._models = [choice, *[replace(choice, model=model) for model in choice.fallbacks]]
         self._tries = 0
         self._event: Event = "first"
 

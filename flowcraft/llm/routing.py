@@ -100,7 +100,7 @@ def _of_tier(
 ) -> Choice:
     names = settings.llm.cheap_models if tier == CHEAP else settings.llm.expensive_models
     place = settings.origin(f"llm.{tier}_model")
-    models = tuple(_known(settings, providers, name, place) for name in names)
+    models = tuple([_known(settings, providers, name, place) for name in names])
     return Choice(model=models[0], tier=tier, cause=cause, origin=origin, stage=stage, fallbacks=models[1:])
 
 

@@ -35,7 +35,7 @@ JUDGE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Judge:
     """Holds results of one task to its contract; its `books` count what a model is asked, `env` is for commands."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from flowcraft.core.errors import FlowcraftError, LedgerError
 from flowcraft.core.scope import Scope
 from flowcraft.pipeline.model import Stage
-from flowcraft.runner.crew import Crew, Landed
+from flowcraft.runner.crew import Crew, Landed, Launch
 from flowcraft.runner.execution import Executions
 from flowcraft.runner.flow import Fan, Frame, Limits, Place
 from flowcraft.runner.gates import blocked
@@ -89,14 +89,14 @@ class Coordinator(Executions):
             self._take_in(self.crew.heard())
             self._start_all()
 
-    def _went_on(self, landed: Landed) -> None:
+    def _went_on(self, launch: Launch, outcome: Outcome) -> None:
         """A whole turn, in the thread of the worker that has landed."""
-        self.landed(landed)
+        self.landed(launch, outcome)
         self._start_all()
 
     def _take_in(self, message: Event | Landed | None) -> None:
         if isinstance(message, Landed):
-            self.landed(message)
+            self.landed(message.launch, message.outcome)
         elif message is not None:
             self.minutes.tell(message)
 

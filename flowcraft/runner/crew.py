@@ -58,7 +58,7 @@ class Crew:
     """
 
     def __init__(
-        self, executor: Executor, llm: LLMIntegration, go_on: Callable[[Landed], None], *, alone: bool
+        self, executor: Executor, llm: LLMIntegration, go_on: Callable[[Launch, Outcome], None], *, alone: bool
     ) -> None:
         self.flying: dict[str, Launch] = {}
         self._executor, self._llm, self._go_on, self._alone = executor, llm, go_on, alone
@@ -73,11 +73,11 @@ class Crew:
         self.flying[launch.task.path] = launch
         self._ready.append(launch)
 
-    def over(self, landed: Landed) -> bool:
+    def over(self, launch: Launch) -> bool:
         """Note that a task has landed; False if nobody waits for it any more."""
-        if self.flying.get(landed.launch.task.path) is not landed.launch:
+        if self.flying.get(launch.task.path) is not launch:
             return False
-        del self.flying[landed.launch.task.path]
+        del self.flying[launch.task.path]
         return True
 
     def given_up(self) -> list[Launch]:
@@ -131,16 +131,16 @@ class Crew:
             except BaseException as error:
                 self._inbox.put(Torn(error, launch))
                 return
-            launch = self._next(Landed(launch, outcome))
+            launch = self._next(launch, outcome)
 
-    def _next(self, landed: Landed) -> Launch | None:
+    def _next(self, launch: Launch, outcome: Outcome) -> Launch | None:
         """Go on with the run, if this thread may; returns what it is to do itself."""
         with self._turn:
             if not self._open:
-                self._inbox.put(landed)
+                self._inbox.put(Landed(launch, outcome))
                 return None
             try:
-                self._go_on(landed)
+                self._go_on(launch, outcome)
                 mine = self._ready.popleft() if self._ready else None
                 self._depart()
             except BaseException as error:

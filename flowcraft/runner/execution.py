@@ -19,7 +19,7 @@ from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Approval, Group, Inclusion, Pipeline, Repeat, Stage
 from flowcraft.runner.books import Account
 from flowcraft.runner.budget import Budget
-from flowcraft.runner.crew import Crew, Landed, Launch
+from flowcraft.runner.crew import Crew, Launch
 from flowcraft.runner.flow import End, Fan, Frame, Limits, Place
 from flowcraft.runner.gates import Ask, Decision, Opened, decided, waiting
 from flowcraft.runner.inputs import secret_texts
@@ -85,9 +85,9 @@ class Executions:
     def _begun(self, place: Place) -> Place:
         """The place with the limits of its own stage."""
         stage = place.stage
-        whole = stage.timeout_s if isinstance(stage.work, (Group, Inclusion)) else None
-        if whole is None and not stage.budget:
+        if stage.timeout_s is None and not stage.budget:
             return place
+        whole = stage.timeout_s if isinstance(stage.work, (Group, Inclusion)) else None
         return replace(place, limits=place.limits.narrowed(place.path, whole, self._inner(place.path, stage.budget)))
 
     def _inner(self, path: str, given: Mapping[str, Any]) -> Budget | None:
@@ -303,11 +303,10 @@ class Executions:
             account = BudgetAccount(Budgets(None, budgets), self.llm)
         self.crew.launch(Launch(task, end, place.limits.scope, account))
 
-    def landed(self, landed: Landed) -> None:
+    def landed(self, launch: Launch, outcome: Outcome) -> None:
         """Take in how a task has ended; what it gave is in its place before anything that depends on it starts."""
-        if not self.crew.over(landed):
+        if not self.crew.over(launch):
             return
-        launch, outcome = landed.launch, landed.outcome
         if launch.task.save and outcome.ok:
             outcome = saved(launch.task.save, outcome, self.workspace, self._resumed())
         launch.end(outcome, outcome.attempts)

@@ -135,17 +135,11 @@ def _judged(response: LLMResponse, task: Task, judge: Judge) -> _Judged:
         return _Judged(response, reasons=(FILTERED,))
     if task.shape.files:
         return _with_files(response, task, judge)
-    read = _read(response, task.shape)
-    reasons = read.reasons or judge.reasons(read.value)
-    return _Judged(response, read.value, reasons)
-
-
-def _read(response: LLMResponse, shape: Shape) -> Reading:
-    if not shape.json:
-        return Reading(response.content)
-    if response.finish_reason == "length":
-        return Reading(reasons=(CUT_OFF,))
-    return reading(response.content, shape.schema)
+    if not task.shape.json:
+        return _Judged(response, response.content, judge.reasons(response.content))
+    cut = response.finish_reason == "length"
+    read = Reading(reasons=(CUT_OFF,)) if cut else reading(response.content, task.shape.schema)
+    return _Judged(response, read.value, read.reasons or judge.reasons(read.value))
 
 
 def _with_files(response: LLMResponse, task: Task, judge: Judge) -> _Judged:

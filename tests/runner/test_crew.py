@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from flowcraft.core.scope import Scope
 from flowcraft.llm.base import ChatRequest, LLMMessage
 from flowcraft.runner.crew import Crew, Landed, Launch
 from flowcraft.runner.executors import open_executor
-from flowcraft.runner.outcome import AttemptEnded, Event, Question, RunRecord, StageFinished, Task
+from flowcraft.runner.outcome import AttemptEnded, Event, Outcome, Question, RunRecord, StageFinished, Task
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.session import Durable
 
@@ -43,11 +44,17 @@ def landed_in(*, alone: bool) -> tuple[list[int], object]:
     question = Question(messages=(LLMMessage("user", "x"),))
     task = Task(path="a", stage="a", work=question)
 
-    def go_on(landed: Landed) -> None:
-        crew.over(landed)
+    def go_on(launch: Launch, outcome: Outcome) -> None:
+        crew.over(launch)
         threads.append(threading.get_ident())
 
-    with llm_of(ScriptedProvider("done")) as llm, open_executor(1) as executor:
+    def answer(request: ChatRequest) -> str:
+        until_s = time.monotonic() + PATIENCE_S
+        while not alone and not crew._open and time.monotonic() < until_s:
+            time.sleep(0)  # until the caller's thread sleeps
+        return "done"
+
+    with llm_of(ScriptedProvider(answer)) as llm, open_executor(1) as executor:
         crew = Crew(executor, llm, go_on, alone=alone)
         crew.launch(Launch(task, lambda outcome, attempts: None, Scope(), None))
         heard = crew.heard()
