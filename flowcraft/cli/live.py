@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowcraft.cli.screen import clean, money, seconds
+from flowcraft.cli.surroundings import say
 from flowcraft.core.problems import counted
 from flowcraft.runner.outcome import (
     AnswerRejected,
@@ -66,7 +67,7 @@ class Lines:
 
     def show(self, event: Event) -> None:
         for line in lines(event):
-            print(line, file=self._stream, flush=True)
+            say(line, self._stream)
 
     def paused(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -19,6 +19,7 @@ from flowcraft.core.version import VERSION
 
 BUG = 70
 INTERRUPTED = 130
+READER_LEFT = 141  # as if SIGPIPE had ended the program
 
 # name -> (place, what `--help` says); the modules are imported only when their command is used
 _COMMANDS = {
@@ -99,6 +100,8 @@ def run_command(argv: list[str]) -> int:
     """Run one command line; returns its exit code."""
     try:
         result = cli.main(argv, prog_name="flowcraft", standalone_mode=False)
+    except SystemExit:  # what click does when the reader of the output has left (`| head`)
+        return READER_LEFT
     except click.ClickException as error:
         error.show()
         return error.exit_code

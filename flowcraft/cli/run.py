@@ -19,6 +19,7 @@ from flowcraft.cli.options import (
     settings_option,
     workspace_option,
 )
+from flowcraft.cli.surroundings import say
 from flowcraft.core.errors import LedgerError, UsageError
 
 if TYPE_CHECKING:
@@ -205,11 +206,11 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     if order.record:
         _write_recording(order.record, record, order.workspace)
     if record.status in ("failed", "interrupted") and not order.replay:  # it would ask the real models
-        click.echo(f"continue with: flowcraft resume {record.id}", file=stream)
+        say(f"continue with: flowcraft resume {record.id}", stream)
     if record.status == "paused":
-        click.echo(f"decide with: flowcraft approve {record.id}, or: flowcraft reject {record.id}", file=stream)
+        say(f"decide with: flowcraft approve {record.id}, or: flowcraft reject {record.id}", stream)
     if order.as_json:
-        click.echo(dump(record.to_json()))
+        say(dump(record.to_json()))
     if not order.replay:
         quality_note(attempt.provider for outcome in record.outcomes for attempt in outcome.attempts)
     return record.exit_code

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from typing import TextIO
 
 from flowcraft.core.errors import FlowcraftError
 
@@ -43,6 +44,15 @@ def settle() -> None:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line (to stdout); a reader who has left (`| head`) must not end work that is paid for."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        _to_nowhere(stream)
+
+
 def let_go() -> OSError | None:
     """Write out what the streams still hold; returns why that was impossible, if anybody wants to know."""
     unwritten = None
@@ -50,9 +60,14 @@ def let_go() -> OSError | None:
         try:
             stream.flush()
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python tries again at its end
+            _to_nowhere(stream)
             unwritten = None if isinstance(error, BrokenPipeError) else error  # the reader has left (`| head`)
     return unwritten
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    # What the stream still holds goes there, too, or Python would try again at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def refusal(error: BaseException) -> FlowcraftError | None:

@@ -174,3 +174,23 @@ def test_a_run_under_nohup_outlives_the_terminal(pid: int, workspace: Path) -> N
         process.send_signal(signal.SIGHUP)
         Path("go").write_text("go on")
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_a_run_goes_on_when_the_reader_of_its_output_leaves(options: str, workspace: Path) -> None:
+    slow = "flowcraft: 1\nstages:\n  - {id: a, run: sleep 0.5}\n  - {id: b, needs: [a], run: touch done}\n"
+    (workspace / "p.yaml").write_text(slow)
+
+    done = shell(f"flowcraft run p.yaml {options} | true; echo ${{PIPESTATUS[0]}}")
+
+    assert done.stdout.decode().splitlines()[-1] == "0"
+    assert b"Traceback" not in done.stderr
+    assert b"BrokenPipe" not in done.stderr
+    assert (workspace / "done").exists()
+
+
+def test_a_list_ends_quietly_when_its_reader_leaves() -> None:
+    done = shell("flowcraft schema pipeline | true; echo ${PIPESTATUS[0]}")
+
+    assert done.stdout.decode() in ("141\n", "0\n")  # 0: it was written before the reader had left
+    assert done.stderr == b""
