@@ -2,7 +2,7 @@
 
     python benchmarks/kill_loop.py --each 20 --random 1000
 
-Point 14 (token refresh) is measured by refresh_race.py, 25 (power cuts) by power_cuts.py.
+Refreshes alone are killed by refresh_race.py; point 25, power cuts, is in power_cuts.py.
 """
 
 import argparse

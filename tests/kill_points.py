@@ -10,8 +10,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from killing import BIG, PATIENCE_S, World, kill, until, watched
+from qwen_parts import write
+from qwen_service import QwenProcess
+
+from flowcraft.llm.oauth import credentials
 
 STARTED = "SELECT count(*) FROM calls WHERE state = 'started'"
 ANSWERED = "SELECT count(*) FROM calls WHERE state = 'answered'"
@@ -105,6 +110,30 @@ def second_ctrl_c(world: World, words: tuple[str, ...]) -> bool:
     process.communicate(timeout=20)
     world.server.arm(None)
     return hit and process.returncode == 130
+
+
+def in_refresh(sign: Callable[[Path, QwenProcess], Any], *, held: bool = False) -> Point:
+    """14: while the first stage has a new token fetched for its model; the resume signs in with what is there."""
+
+    def strike(world: World, words: tuple[str, ...]) -> bool:
+        with QwenProcess() as service:
+            login = write(world.folder.with_name("login") / "oauth_creds.json", service.credentials(expired=True))
+            world.sign_in(login, service.base_url)
+            if held:
+                service.script(token=["held-then-dropped"])
+            process = world.start(*words)
+            hit = until(lambda: sign(login, service), process)
+            hit = kill(process) and hit
+            service.do("open")
+            code, printed = world.run("resume") if world.rows("SELECT 1 FROM runs") else world.run(*words)
+            left = [path.name for path in login.parent.glob(".*.tmp")]
+            whole = credentials.read(login).alive() and service.counts()["refreshed"] <= 2
+        if code or left or not whole:
+            world.fault(f"after the refresh: exit code {code}, left {left}:\n{printed}")
+        shutil.rmtree(login.parent)
+        return hit
+
+    return strike
 
 
 def in_resume(first: Point, second: Point) -> Point:
@@ -297,6 +326,10 @@ POINTS: dict[str, Point] = {
     "11b files of an answer half there": at_file("out/a.txt", then=_no_second_file),
     "12 between stages": at_row(WORK_DONE, then=lambda world: "edit" not in "".join(a[:4] for a in world.asked)),
     "13 in a retry wait": refused,
+    "14a refresh, lock taken": in_refresh(lambda login, _: login.with_suffix(".lock").exists()),
+    "14b refresh, room made": in_refresh(lambda login, _: any(login.parent.glob(".*.tmp"))),
+    "14c refresh, asked": in_refresh(lambda _, service: service.counts()["held"], held=True),
+    "14d refresh, new token in place": in_refresh(lambda login, _: credentials.read(login).alive()),
     "15 parallel stages, one done": beside,
     "16 command running": in_child("hold", "begun"),
     "17 command done, not recorded": in_child("linger", "finished"),

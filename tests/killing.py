@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.3)  # the client is blocked in its send meanwhile; it is killed long before that
             return
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = next(one["content"] for one in body["messages"] if one["role"] == "user")
+        prompt = next(_text(one["content"]) for one in body["messages"] if one["role"] == "user")
         owner.came(prompt)
         if owner.stop_here("body", prompt, self.connection):
             return
@@ -197,6 +197,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
 def answer_to(prompt: str, padding: int = 0) -> str:
     """What the server answers: JSON for `right`, files for `edit`, else a text; it depends on the prompt alone."""
     mark = hashlib.sha256(prompt.encode()).hexdigest()[:12]
@@ -225,6 +229,12 @@ class World:
         self.before = len(server.asked)
         self.faults: list[str] = []
         self.refused_s = 0.0  # how long a second resume took to be refused
+
+    def sign_in(self, login: Path, service: str) -> None:
+        """Have the model asked with a Qwen login that `service` refreshes."""
+        text = (self.folder / "settings.yaml").read_text()
+        more = f"provider: qwen-code, oauth_base_url: '{service}', oauth_path: '{login}'"
+        (self.folder / "settings.yaml").write_text(text.replace("provider: openai", more))
 
     def fault(self, what: str) -> bool:
         """Note for `broken` what does not hold; False."""

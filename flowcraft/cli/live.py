@@ -64,9 +64,10 @@ class Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._told: dict[str, str] = {}
 
     def show(self, event: Event) -> None:
-        for line in lines(event):
+        for line in lines(event, self._told):
             say(line, self._stream)
 
     def paused(self) -> AbstractContextManager[None]:
@@ -81,6 +82,7 @@ class LiveList:
         self._states: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
         self._shown: set[str] = set()
+        self._told: dict[str, str] = {}
         self.live = Live(console=console, refresh_per_second=12, get_renderable=self._picture)
 
     def show(self, event: Event) -> None:
@@ -97,7 +99,7 @@ class LiveList:
             self.live.stop()  # the list stays, what follows comes below it
             self._say(_summary(event.record, self._shown))
         else:
-            self._say(lines(event))
+            self._say(lines(event, self._told))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -116,7 +118,7 @@ class LiveList:
             self._console.print(Text(f"{outcome.path}:", style="bold"))
             self._console.print(Text(text), soft_wrap=True)
             self._shown.add(text)
-        self._say(_trouble(outcome))
+        self._say(_trouble(outcome, self._told))
 
     def _say(self, texts: list[str]) -> None:
         for text in texts:
@@ -131,13 +133,19 @@ class LiveList:
         return Group(Text(tail, style="dim"), table) if tail else Group(table)
 
 
-def lines(event: Event) -> list[str]:
-    """The event as plain lines; pieces of text are not shown, an answer is when it is whole."""
+def lines(event: Event, told: dict[str, str]) -> list[str]:
+    """The event as plain lines; pieces of text are not shown, an answer is when it is whole.
+
+    `told` is the last error that was shown of each path: none is shown twice.
+    """
     if isinstance(event, StageStarted):
         again = clean(f"; runs again: {event.again}") if event.again else ""
         return [f"{event.path}: started, {_who(event)}{again}"]
     if isinstance(event, AttemptEnded) and event.attempt.error:
-        return [clean(f"{event.path}: {event.attempt.name} failed: {event.attempt.error}")]
+        error, before = event.attempt.error, told.get(event.path)
+        told[event.path] = error
+        how = "failed again in the same way" if error == before else f"failed: {error}"
+        return [clean(f"{event.path}: {event.attempt.name} {how}")]
     if isinstance(event, AnswerRejected):
         reasons = clean("; ".join(event.reasons))
         return [f"{event.path}: answer {event.number} rejected{'' if event.last else ', asking again'}: {reasons}"]
@@ -146,7 +154,7 @@ def lines(event: Event) -> list[str]:
         details = _details(outcome)
         return [
             clean(f"{outcome.path}: {_MARKS[outcome.status][0]}" + (f", {details}" if details else "")),
-            *_trouble(outcome),
+            *_trouble(outcome, told),
         ]
     if isinstance(event, RunFinished):
         return _summary(event.record)
@@ -175,12 +183,16 @@ def _details(outcome: Outcome) -> str:
     return ", ".join(facts)
 
 
-def _trouble(outcome: Outcome) -> list[str]:
+def _trouble(outcome: Outcome, told: dict[str, str]) -> list[str]:
     texts = [f"  warning: {warning}" for warning in outcome.warnings]
-    if outcome.error:
-        texts.append(f"  error: {outcome.error}")
-    if outcome.hint:
+    error = outcome.error
+    inner = next((one for one in told.values() if error and error.endswith(f": {one}")), None)
+    if error and error != told.get(outcome.path):
+        texts.append(f"  error: {error.removesuffix(f': {inner}')}")
+    if outcome.hint and inner is None:
         texts.append(f"  = help: {outcome.hint}")
+    if error:
+        told[outcome.path] = error
     return [clean(text) for text in texts]
 
 

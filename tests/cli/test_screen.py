@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowcraft.cli.live import lines
 from flowcraft.cli.screen import clean, money, seconds, table
+from flowcraft.runner.outcome import Attempt, AttemptEnded, Outcome, StageFinished
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,21 @@ def test_durations_are_for_people() -> None:
 
 def test_a_table_is_aligned() -> None:
     assert table([("a", "long value"), ("bcd", "x")], ("n", "v")) == "n    v\na    long value\nbcd  x"
+
+
+def test_an_error_is_shown_once_however_many_things_it_ends() -> None:
+    sentence = "the service is down (provider openai, model m)"
+    attempt = Attempt(
+        event="first", name="m", model="m", provider="openai", tier="cheap", cause="default", source="", seconds=1.0,
+        error=sentence,
+    )  # fmt: skip
+    inner = Outcome(path="a/b", kind="prompt", status="failed", error=sentence, hint="look there")
+    outer = Outcome(path="a", kind="stages", status="failed", error=f"'b' failed: {sentence}", hint="look there")
+    told: dict[str, str] = {}
+
+    events = [AttemptEnded("a/b", attempt), AttemptEnded("a/b", attempt), StageFinished(inner), StageFinished(outer)]
+    shown = [line for event in events for line in lines(event, told)]
+
+    assert "\n".join(shown).count(sentence) == "\n".join(shown).count("look there") == 1
+    assert shown[1] == "a/b: m failed again in the same way"
+    assert shown[-1] == "  error: 'b' failed"
