@@ -99,6 +99,8 @@ class LiveList:
             self.live.stop()  # the list stays, what follows comes below it
             self._say(_summary(event.record, self._shown))
         else:
+            if isinstance(event, AnswerRejected) or (isinstance(event, AttemptEnded) and event.attempt.error):
+                self._texts[event.path] = ""  # it was no answer; another one begins anew, or none comes
             self._say(lines(event, self._told))
 
     @contextmanager

@@ -17,6 +17,7 @@ from flowcraft.core.errors import (
     Cancelled,
     DeadlineError,
     FlowcraftError,
+    IncompleteStream,
     ProviderError,
     RateLimitError,
     TransportError,
@@ -124,6 +125,7 @@ class Call:
         jitter: Callable[[], float],
         limiter: Callable[[ModelSettings], Limiter | None] = lambda model: None,
         observer: CallObserver | None = None,
+        provisional: bool = False,
     ) -> None:
         self.request = request
         self.provider = provider
@@ -134,6 +136,7 @@ class Call:
         self._jitter = jitter
         self._models = [choice, *[replace(choice, model=model) for model in choice.fallbacks]]
         self._tries = 0
+        self._provisional = provisional
         self._event: Event = "first"
 
     def attempts(self) -> Iterator[Attempt]:
@@ -151,11 +154,14 @@ class Call:
     def again(self, attempt: Attempt, error: ProviderError, *, text_shown: bool) -> None:
         """Prepare another attempt after `error` (waiting as long as needed), or raise it.
 
-        Once text was shown to the caller nothing is tried again.
+        Once text was shown to the caller nothing is tried again, unless the pieces are `provisional`: then an answer
+        that was cut is as ambiguous as one that never came, and is asked for once more.
         """
         attempt.failed(error)
-        if text_shown or self.request.scope.expired:
+        cut = self._provisional and isinstance(error, IncompleteStream)
+        if (text_shown and not cut) or self.request.scope.expired:
             raise error
+        error.retryable = error.retryable or cut
         wait_s = self._policy.wait_s(error, self._tries, self._jitter)
         left_s = self.request.scope.remaining_s()
         in_time = wait_s is not None and (left_s is None or wait_s < left_s)

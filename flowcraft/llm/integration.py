@@ -136,7 +136,7 @@ class LLMIntegration:
         request = ChatRequest(messages=checked_messages(messages), params=params, scope=own)
         return whole(streamed(self._call(choice, request, observer, retries), show=False))
 
-    def stream_completion(
+    def stream_completion(  # noqa: PLR0913 - each is a wish of its own about one call
         self,
         messages: Sequence[LLMMessage],
         stage_name: str | None = None,
@@ -146,17 +146,20 @@ class LLMIntegration:
         scope: Scope | None = None,
         observer: CallObserver | None = None,
         retries: int | None = None,
+        provisional: bool = False,
         **params: Any,
     ) -> CompletionStream:
         """Ask the model of `stage_name`; the pieces of its answer come as they arrive.
 
         Arguments and errors as for `chat_completion`. Once a piece was handed out nothing is tried
-        again: the error then carries what had arrived as `partial_text`.
+        again: the error then carries what had arrived as `partial_text`. With `provisional` pieces, which
+        the caller can take back, an answer that was cut is asked for once more; its text begins anew after
+        `observer` was told of an attempt with the event `retry`.
         """
         choice = self.choose(stage_name, model)
         own = self._limits(choice, timeout, scope)
         request = ChatRequest(messages=checked_messages(messages), params=params, stream=True, scope=own)
-        return CompletionStream(streamed(self._call(choice, request, observer, retries)), own)
+        return CompletionStream(streamed(self._call(choice, request, observer, retries, provisional=provisional)), own)
 
     def workflow(self, name: str) -> AbstractContextManager[None]:
         """A block whose calls belong together, such as a run; shown where `llm.telemetry` is on."""
@@ -199,7 +202,15 @@ class LLMIntegration:
             own.join(scope)
         return own
 
-    def _call(self, choice: Choice, request: ChatRequest, observer: CallObserver | None, retries: int | None) -> Call:
+    def _call(
+        self,
+        choice: Choice,
+        request: ChatRequest,
+        observer: CallObserver | None,
+        retries: int | None,
+        *,
+        provisional: bool = False,
+    ) -> Call:
         return Call(
             choice,
             request,
@@ -209,6 +220,7 @@ class LLMIntegration:
             jitter=self._jitter,
             limiter=self._limiter,
             observer=self._told(observer or self._observer),
+            provisional=provisional,
         )
 
     def _told(self, books: CallObserver | None) -> CallObserver | None:

@@ -123,7 +123,8 @@ class Books:
         }
         if not streamed:
             return llm.chat_completion(messages, task.stage, **call, **params)
-        with llm.stream_completion(messages, task.stage, **call, **params) as pieces:
+        # What is shown of an answer counts for nothing until it is whole.
+        with llm.stream_completion(messages, task.stage, provisional=True, **call, **params) as pieces:
             for piece in pieces:
                 self.emit(TextPiece(task.path, piece, "answer"))
             return pieces.response

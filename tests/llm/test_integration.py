@@ -11,6 +11,7 @@ from fakes import Gate, Reply, ScriptedProvider
 from flowcraft.core.errors import (
     AuthError,
     Cancelled,
+    DeadlineError,
     IncompleteStream,
     ProviderError,
     RateLimitError,
@@ -182,6 +183,40 @@ def test_a_stream_that_breaks_before_its_text_is_tried_again() -> None:
 
     assert list(llm.stream_completion(HELLO)) == ["whole"]
     assert books.events == ["first small", "retry small"]
+
+
+CUT = IncompleteStream("cut")
+
+
+def test_a_cut_stream_whose_pieces_can_be_taken_back_is_asked_for_once_more() -> None:
+    books = Books()
+    stream = integration(books=books, small=ScriptedProvider(["ha", CUT], ["who", "le"])).stream_completion(
+        HELLO, provisional=True
+    )
+
+    assert list(stream) == ["ha", "who", "le"]
+    assert stream.response.content == "whole"
+    assert books.events == ["first small", "retry small"]
+    assert [type(end.error) for end in books.ends] == [IncompleteStream, type(None)]
+
+
+def test_a_stream_that_is_cut_again_and_again_is_not_asked_for_a_third_time() -> None:
+    small, spare = (ScriptedProvider(["ha", IncompleteStream("cut")], ["hal", IncompleteStream("cut")]) for _ in "ab")
+    stream = integration(small=small, spare=spare).stream_completion(HELLO, provisional=True, retries=5)
+    with pytest.raises(IncompleteStream) as caught:
+        list(stream)
+
+    assert caught.value.partial_text == "hal"
+    assert [len(model.requests) for model in (small, spare)] == [2, 2]
+
+
+@pytest.mark.parametrize("error", [TransportError("refused", status=529), ReplyError("a tool"), DeadlineError("idle")])
+def test_pieces_that_can_be_taken_back_do_not_bring_back_what_was_not_cut(error: ProviderError) -> None:
+    small = ScriptedProvider(["ha", error])
+    with pytest.raises(type(error)):
+        list(integration(small=small).stream_completion(HELLO, provisional=True))
+
+    assert len(small.requests) == 1
 
 
 def test_a_whole_answer_that_broke_in_the_middle_is_asked_for_once_more() -> None:

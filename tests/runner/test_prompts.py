@@ -212,10 +212,23 @@ def test_an_error_becomes_a_failed_outcome_with_its_hint() -> None:
     assert [event.attempt.error is not None for event in heard if isinstance(event, AttemptEnded)] == [True]
 
 
+def test_a_streamed_answer_that_is_cut_is_asked_for_once_more_and_each_attempt_is_counted() -> None:
+    heard: list[Event] = []
+
+    outcome = asked(ScriptedProvider(["half ", IncompleteStream("cut")], ["a whole"]), heard=heard, streamed=True)
+
+    assert (outcome.status, outcome.output) == ("succeeded", "a whole")
+    assert [(attempt.event, attempt.error) for attempt in outcome.attempts] == [
+        ("first", "cut (provider small, model small-1)"),
+        ("retry", None),
+    ]
+    assert [type(event).__name__ for event in heard] == ["TextPiece", "AttemptEnded", "TextPiece", "AttemptEnded"]
+
+
 def test_what_had_arrived_of_a_broken_answer_is_kept() -> None:
     broken = IncompleteStream("cut", partial_text="")
 
-    outcome = asked(ScriptedProvider(["half ", broken]), streamed=True)
+    outcome = asked(ScriptedProvider(["ha", IncompleteStream("cut")], ["half ", broken]), streamed=True)
 
     assert (outcome.status, outcome.output, outcome.rejected) == ("failed", None, "half ")
 
