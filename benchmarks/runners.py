@@ -42,10 +42,11 @@ def _flowcraft(stages: int, folder: Path, *, ledger: bool) -> Callable[[], objec
         provider_name = "openai"
 
         def deltas(self, request: Any) -> Any:
-            yield Delta(content=request.messages[-1].content, finish_reason="stop")
+            yield Delta(content=request.messages[-1].content.rpartition(" ")[2], finish_reason="stop")
 
-    lines = ["flowcraft: 1", "stages:", "  - {id: s0, prompt: x}"]
-    lines += [f"  - {{id: s{n}, prompt: '${{{{ stages.s{n - 1}.output }}}}'}}" for n in range(1, stages)]
+    # No prompt is like another: what was answered before would be taken from the ledger.
+    lines = ["flowcraft: 1", "stages:", "  - {id: s0, prompt: 0 x}"]
+    lines += [f"  - {{id: s{n}, prompt: '{n} ${{{{ stages.s{n - 1}.output }}}}'}}" for n in range(1, stages)]
     file = folder / "chain.yaml"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     pipeline = load(file)

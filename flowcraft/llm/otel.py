@@ -80,8 +80,19 @@ class OpenTelemetry:
     def workflow(self, name: str) -> Iterator[None]:
         """The span of a run, current in this thread (and in contexts copied from it) until the end of the block."""
         attributes = {"gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": name}
-        with self._tracer.start_as_current_span(f"invoke_workflow {name}", attributes=attributes):
+        try:
+            span = self._tracer.start_span(f"invoke_workflow {name}", attributes=attributes)
+        except Exception as error:
+            log.warning("telemetry failed: %s", type(error).__name__)
             yield
+            return
+        # Not the text of an error: it may quote a prompt.
+        with self._trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            try:
+                yield
+            except BaseException as error:
+                span.set_status(self._trace.StatusCode.ERROR, type(error).__name__)
+                raise
 
     def _end(self, span: Any, start: CallStarted, call: CallFinished) -> None:
         labels = _labels(start.choice.model)

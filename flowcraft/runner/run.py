@@ -107,7 +107,8 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
         )
         # A second Ctrl-C may tear the first one's cancelling off: what then still runs is ended here.
         stack.callback(run.end)
-        return _carried_out(run)
+        with llm.workflow(checked.name):
+            return _carried_out(run)
 
 
 def _carried_out(run: Coordinator) -> RunRecord:

@@ -221,6 +221,16 @@ def test_the_calls_of_a_run_are_below_its_span() -> None:
     assert call.parent == run.get_span_context()
 
 
+def test_the_span_of_a_run_that_breaks_tells_what_broke_it_but_not_in_its_words() -> None:
+    seen = Seen()
+    with pytest.raises(LedgerError), seen.observer.workflow("quickstart"):
+        raise LedgerError("a secret prompt")
+
+    (run,) = seen.spans
+    assert (run.status.status_code, run.status.description) == (trace.StatusCode.ERROR, "LedgerError")
+    assert run.events == ()
+
+
 class Broken:
     """A provider of tracers whose spans cannot be started."""
 
@@ -232,7 +242,8 @@ class Broken:
 
 
 def test_telemetry_that_fails_disturbs_no_call() -> None:
-    with sdk(OpenTelemetry(tracer_provider=Broken()), ANSWER) as llm:
+    observer = OpenTelemetry(tracer_provider=Broken())
+    with sdk(observer, ANSWER) as llm, observer.workflow("quickstart"):
         assert llm.chat_completion(HELLO).content == "a secret answer"
 
 
