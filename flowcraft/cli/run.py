@@ -1,5 +1,6 @@
 """`flowcraft run` and `flowcraft resume`."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from flowcraft.cli.options import (
     workspace_option,
 )
 from flowcraft.cli.surroundings import say
-from flowcraft.core.errors import LedgerError, UsageError
+from flowcraft.core.errors import FlowcraftError, LedgerError, UsageError
 
 if TYPE_CHECKING:
     from flowcraft.cli.live import View
@@ -180,6 +181,8 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     manager = SettingsManager(order.settings_path)
     pipeline = load(file, models=KnownModels(manager.settings))
     chosen = pairs(order.models, "--model")
+    if order.record:
+        _check_place(order.record)
     if manager.notice and not order.replay:
         click.echo(manager.notice, err=True)
     stream = sys.stderr if order.as_json else sys.stdout
@@ -278,6 +281,12 @@ def _integration(manager: "SettingsManager", recording: Path | None) -> "LLMInte
     return ReplayedIntegration(manager, recording) if recording else LLMIntegration(manager)
 
 
+def _check_place(path: Path) -> None:
+    """Refuse a recording that cannot be written, before anything is paid for."""
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"the recording {path} cannot be written", hint="name a file in a folder of yours")
+
+
 def _write_recording(path: Path, record: "RunRecord", workspace: Path | None) -> None:
     from flowcraft.runner.store.recording import recording
     from flowcraft.runner.store.records import open_records
@@ -287,4 +296,5 @@ def _write_recording(path: Path, record: "RunRecord", workspace: Path | None) ->
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"the recording {path} cannot be written: {error.strerror}") from None
+        reason = f"the recording {path} cannot be written: {error.strerror}"
+        raise FlowcraftError(reason, hint="the run is kept: flowcraft export") from None

@@ -182,3 +182,12 @@ def test_resume_tells_that_the_file_was_edited(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("budget", ["eur=2", "usd=much", "usd=-1", "usd"])
 def test_a_budget_that_is_none_is_refused(budget: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "= help:" in typed(capsys, "run", "p.yaml", "--budget", budget, code=2)
+
+
+@pytest.mark.parametrize("place", ["missing/rec", "."])
+def test_a_recording_that_cannot_be_written_is_refused_before_anything_is_asked(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["run", "p.yaml", "--record", place]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert not Path(".flowcraft").exists()

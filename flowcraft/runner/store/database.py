@@ -35,7 +35,11 @@ _MEANINGS = (
     ("unable to open", "it cannot be opened", "check the rights of the folder and its files"),
     ("locked", "another process holds it locked", "look for a program that keeps it open, then continue"),
     ("I/O error", "the disk reports an error", "check the disk, then continue"),
-    ("malformed", "it is damaged", "look at it with `flowcraft db check`; move it away to start anew"),
+    (
+        "malformed",
+        "it is damaged",
+        "keep a copy, then move flowcraft.db and flowcraft.db-wal away; FlowCraft makes a new one",
+    ),
     ("not a database", "it is not a SQLite database", "move it away; FlowCraft then makes a new one"),
 )
 
