@@ -5,7 +5,7 @@ refused, not forgotten. Stop reasons become the finish reasons of `LLMResponse`,
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowcraft.core.errors import ReplyError, UsageError
 from flowcraft.core.values import ModelSettings
@@ -22,8 +22,10 @@ from flowcraft.llm.formats.chat_format import (
     too_long,
     tools_wanted,
 )
-from flowcraft.llm.parts import ImagePart
 from flowcraft.llm.wire.status import ASK_AGAIN, quoted
+
+if TYPE_CHECKING:
+    from flowcraft.llm.parts import ImagePart
 
 MAX_TOKENS = 4096  # the service wants a limit; this one every model of it allows
 _FINISH = {
@@ -56,7 +58,7 @@ def encoded(request: ChatRequest, config: ModelSettings, shape: Shape | None = N
     return as_json(body, config, _image)
 
 
-def _image(part: ImagePart) -> dict[str, Any]:
+def _image(part: "ImagePart") -> dict[str, Any]:
     if part.detail not in ("", "auto"):
         raise UsageError("the provider anthropic has no 'detail' of images", hint="leave it out for this model")
     data = {"type": "base64", "media_type": part.media_type, "data": part.base64}

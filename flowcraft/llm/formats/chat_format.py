@@ -6,14 +6,17 @@ refuses what would be mistaken for an answer.
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowcraft.core.errors import IncompleteStream, ProviderError, ReplyError, TransportError, UsageError
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Delta, Usage, no_images
-from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.pieces import Pieces
 from flowcraft.llm.wire.status import ASK_AGAIN, quoted
+
+if TYPE_CHECKING:
+    from flowcraft.llm.parts import ImagePart
 
 MAX_ANSWER_CHARS = 16 * 1024 * 1024
 _MOST_TOKENS = 10**15  # more is nonsense, and more than a database takes
@@ -28,13 +31,11 @@ def _refuse_constant(name: str) -> None:
 
 
 class _MorePlease(Exception):
-    """A message is more than text, so that the body needs the longer way."""
+    """Something is no plain data, the parts of a message most likely: the body needs the longer way."""
 
 
 def _meet(value: Any) -> Any:
-    if isinstance(value, (TextPart, ImagePart)):
-        raise _MorePlease
-    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    raise _MorePlease
 
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_meet).encode
@@ -42,7 +43,7 @@ _encode_written = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encod
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
-WriteImage = Callable[[ImagePart], dict[str, Any]]
+WriteImage = Callable[["ImagePart"], dict[str, Any]]
 Shape = Callable[[dict[str, Any]], None]
 """Changes the body of a request to what one service expects beyond the usual format."""
 
@@ -63,7 +64,7 @@ def encoded(request: ChatRequest, config: ModelSettings, shape: Shape | None = N
     return as_json(body, config, _image)
 
 
-def _image(part: ImagePart) -> dict[str, Any]:
+def _image(part: "ImagePart") -> dict[str, Any]:
     detail = {"detail": part.detail} if part.detail else {}
     return {"type": "image_url", "image_url": {"url": part.address, **detail}}
 
@@ -94,15 +95,15 @@ def as_json(body: Mapping[str, Any], config: ModelSettings, image: WriteImage) -
 
 
 def _written(message: Mapping[str, Any], config: ModelSettings, image: WriteImage) -> dict[str, Any]:
-    parts = message["content"]
-    if isinstance(parts, str):
+    if isinstance(message["content"], str):
         return dict(message)
-    images = [part for part in parts if isinstance(part, ImagePart)]
+    parts = import_module("flowcraft.llm.parts")  # not above: programs that only send text start sooner
+    images = parts.images_in(message["content"])
     if images and config.vision is False:
         raise no_images(config.name, images[0].called)
     written = [
-        part.record if isinstance(part, TextPart) else image(part) if isinstance(part, ImagePart) else part
-        for part in parts
+        image(part) if part in images else part.record if isinstance(part, parts.TextPart) else part
+        for part in message["content"]
     ]
     return {**message, "content": written}
 
