@@ -26,6 +26,7 @@ from referencing import Registry
 from flowcraft.core.document import Document
 from flowcraft.core.judging.keywords import misused, target
 from flowcraft.core.judging.pattern import TooHard, compiled
+from flowcraft.core.judging.simple import is_simple
 from flowcraft.core.judging.wording import Words, missing_key
 from flowcraft.core.problems import Problem, did_you_mean
 from flowcraft.core.reading.scalars import TOO_LARGE
@@ -104,6 +105,10 @@ def check_schema(schema: Any) -> list[str]:
         return [f"the schema is not JSON: {error}"]
     if not isinstance(schema, dict):
         return ["a schema is a map"]
+    return [] if is_simple(schema) else _mistakes(schema)
+
+
+def _mistakes(schema: dict[str, Any]) -> list[str]:
     found = list(islice(misused(schema, _meta_errors), MAX_ANSWERS))
     # A schema without end, or with 2^30 alternatives, shows it with any value of the right type.
     return found or next((told for sample in _SAMPLES if (told := _troubles(sample, schema))), [])

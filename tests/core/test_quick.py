@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from referencing import Registry
 
-from flowcraft.core.quick import Quick, Unknown
+from flowcraft.core.judging.quick import Quick, Unknown
 from flowcraft.core.resources import schema
 
 ROOT = schema("pipeline")

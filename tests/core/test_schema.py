@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from flowcraft.core.document import parse
-from flowcraft.core.schema import check, check_schema, check_value
+from flowcraft.core.judging.simple import is_simple
+from flowcraft.core.schema import _mistakes, check, check_schema, check_value
 
 STAGE: dict[str, Any] = {
     "type": "object",
@@ -56,6 +57,28 @@ def said(line: str) -> list[str]:
     document = parse(f"stages:\n  - {line}\n", "f.yaml")
     problems = check(document, ("stages", 0), STAGE, root_schema=ROOT, where="stage 'a'")
     return [f"{p.line}:{p.column}:{p.width} {p.code} {p.message} | {p.hint}" for p in problems]
+
+
+_VALUES = st.sampled_from(
+    [*(None, True, 0, -1, 1.0, 1.5, "", "a", "object", "string", "any", {}, []), ["a"], ["a", "a"], [1], {"a": True}]
+)
+_SIMPLE_KEYS = (
+    *("type", "properties", "required", "additionalProperties", "items", "enum", "minLength", "maxItems", "minimum"),
+    *("exclusiveMaximum", "uniqueItems", "title", "default", "examples", "const", "x-a", "pattern", "requird"),
+)
+SIMPLE_SCHEMAS = st.recursive(
+    st.dictionaries(st.sampled_from(_SIMPLE_KEYS), _VALUES, max_size=3),
+    lambda inner: st.fixed_dictionaries(
+        {"type": st.sampled_from(["object", "array", "text"])},
+        optional={
+            "properties": st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
+            "items": inner | st.booleans(),
+            "additionalProperties": inner | st.booleans(),
+            "required": st.lists(st.sampled_from(["a", "b"]), max_size=2),
+        },
+    ),
+    max_leaves=4,
+)
 
 
 class TestProblems:
@@ -378,6 +401,18 @@ class TestUserSchemas:
         if check_schema(schema) == []:
             for value in (None, 1, "a", [1, "a"], {"a": {}}):
                 check_value(value, schema)
+
+    @settings(deadline=None)
+    @given(SIMPLE_SCHEMAS)
+    def test_with_a_simple_schema_nothing_is_wrong_to_the_metaschema_either(self, schema: dict[str, Any]) -> None:
+        assert not is_simple(schema) or _mistakes(schema) == []
+
+    def test_the_schemas_of_most_answers_are_simple(self) -> None:
+        verdict = {"enum": ["yes", "no"], "description": "Whether it may be merged"}
+        finding = {"type": "object", "required": ["line"], "properties": {"line": {"type": "integer", "minimum": 1}}}
+        properties = {"verdict": verdict, "findings": {"type": "array", "items": finding, "maxItems": 20}}
+
+        assert is_simple({"type": "object", "properties": properties, "additionalProperties": False})
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache
+from itertools import takewhile
 
 _SPECIAL = re.compile(r"[*?\[]")
 
@@ -19,6 +20,11 @@ def is_plain(glob: str) -> bool:
 def overlap(one: str, other: str) -> bool:
     """Whether a path could fit both; in doubt yes."""
     return _meet(tuple(_parts(one)), tuple(_parts(other)))
+
+
+def plain_start(glob: str) -> tuple[str, ...]:
+    """The parts before the first that is a pattern; two globs that overlap have the same, or one that of a folder."""
+    return tuple(takewhile(is_plain, _parts(glob)))
 
 
 def _parts(glob: str) -> list[str]:

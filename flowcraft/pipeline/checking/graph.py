@@ -1,6 +1,6 @@
 """What waits for what: unknown and repeated ids, cycles, and which stages are over when one starts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flowcraft.core.document import Document
@@ -10,7 +10,7 @@ from flowcraft.pipeline.reading.sites import Level
 
 
 class Graph:
-    """The stages of one level and their needs; `problems` tells what is wrong with them."""
+    """The stages of one level and their needs, as numbers; `problems` tells what is wrong with them."""
 
     def __init__(self, document: Document, level: Level) -> None:
         self.level = level
@@ -22,9 +22,9 @@ class Graph:
             if stage.id and self.numbers.setdefault(stage.id, number) != number:
                 first = document.position([*level.place, self.numbers[stage.id], "id"])[0]
                 self._tell(number, "id", f"the id '{stage.id}' stands twice, first in line {first}", "FC104")
-        self._needs = [list(self._known(number, stage)) for number, stage in enumerate(stages)]
+        self.needs = [list(self._known(number, stage)) for number, stage in enumerate(stages)]
         self._cycle()
-        self._before = self._closure()
+        self._before = reached(self.needs, [1 << number for number in range(len(stages))])
 
     def sees(self, number: int, other: int) -> bool:
         """Whether stage `other` is over when stage `number` starts."""
@@ -57,14 +57,14 @@ class Graph:
                     path.pop()
                 elif state[after] == 1:
                     self._tell_cycle([step for step, _ in path], after)
-                    self._needs[number] = [need for need in self._needs[number] if need != after]
+                    self.needs[number] = [need for need in self.needs[number] if need != after]
                 else:
                     self._enter(after, state, path)
 
     def _enter(self, number: int, state: list[int], path: list[tuple[int, Iterator[int]]]) -> None:
         if not state[number]:
             state[number] = 1
-            path.append((number, iter(list(self._needs[number]))))
+            path.append((number, iter(list(self.needs[number]))))
 
     def _tell_cycle(self, path: list[int], back: int) -> None:
         round_ = [*path[path.index(back) :], back]
@@ -83,22 +83,28 @@ class Graph:
             data = data[part]
         return isinstance(data, dict) and "needs" in data
 
-    def _closure(self) -> list[int]:
-        # Sets of stage numbers as the bits of an int: a thousand stages in a row make half a million members.
-        before: dict[int, int] = {}
-        for start in range(len(self.stages)):
-            path = [start]
-            while path:
-                number = path[-1]
-                waiting = [need for need in self._needs[number] if need not in before]
-                if waiting:
-                    path += waiting
-                    continue
-                bits = 0
-                for need in self._needs[number]:
-                    bits |= before[need] | 1 << need
-                before[path.pop()] = bits
-        return [before[number] for number in range(len(self.stages))]
-
     def _tell(self, number: int, key: str, message: str, code: str, hint: str | None = None) -> None:
         self.problems.append(self._document.problem([*self.level.place, number, key], message, code=code, hint=hint))
+
+
+def reached(edges: Sequence[Sequence[int]], own: Sequence[int]) -> list[int]:
+    """For each number the bits that belong to all others it leads to; `edges` are without cycles.
+
+    Sets as the bits of an int: a thousand stages in a row make half a million members.
+    """
+    found: list[int | None] = [None] * len(edges)
+    for start in range(len(edges)):
+        path = [start]
+        while path:
+            number = path[-1]
+            if found[number] is not None:
+                path.pop()
+                continue
+            if waiting := [after for after in edges[number] if found[after] is None]:
+                path += waiting
+                continue
+            bits = 0
+            for after in edges[number]:
+                bits |= (found[after] or 0) | own[after]
+            found[number] = bits
+    return [bits or 0 for bits in found]

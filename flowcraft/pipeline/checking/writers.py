@@ -1,21 +1,25 @@
 """FC140: stages that can run at the same time and may write the same file."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from flowcraft.core.document import Document
 from flowcraft.core.problems import Problem
-from flowcraft.pipeline.checking.globs import overlap
-from flowcraft.pipeline.checking.graph import Graph
+from flowcraft.pipeline.checking.globs import overlap, plain_start
+from flowcraft.pipeline.checking.graph import Graph, reached
 from flowcraft.pipeline.model import Stage
 from flowcraft.pipeline.reading.sites import Level
 
-_Writer = tuple[Stage, tuple[tuple[Level, int], ...]]
+# A stage that writes, and where it is: from the outermost list to its own.
+_Chain = tuple[tuple[Level, int], ...]
+_Writer = tuple[Stage, _Chain]
 
 
 def conflicts(document: Document, graphs: Sequence[Graph]) -> list[Problem]:
     """The problems of all levels of a file."""
-    by_level = {id(graph.level): graph for graph in graphs}
     writers = list(_writers(graphs))
+    order = _Order(graphs, writers)
+    globs = _Globs()
     found = []
     for number, (stage, chain) in enumerate(writers):
         if (around := _fanned(chain)) is not None:
@@ -24,13 +28,14 @@ def conflicts(document: Document, graphs: Sequence[Graph]) -> list[Problem]:
             message = f"the items of '{name}' can run at the same time and all write {glob}"
             hint = "one after the other: foreach: {in: ..., parallel: 1}"
             found.append(_problem(document, chain[-1], message, hint))
-        for other, others in writers[:number]:
-            shared = _shared(stage, other)
-            if shared and _together(by_level, chain, others):
-                message = f"'{other.id}' and '{stage.id}' can run at the same time and both write {shared}"
-                hint = f"make one need the other: needs: [{other.id}]"
-                found.append(_problem(document, chain[-1], message, hint))
-                break
+        beside = ((1 << number) - 1) & ~order.settled(chain)
+        if beside and (beside := beside & globs.meeting(stage.writes)):
+            other = writers[(beside & -beside).bit_length() - 1][0]
+            shared = next(glob for glob in stage.writes if any(overlap(glob, second) for second in other.writes))
+            message = f"'{other.id}' and '{stage.id}' can run at the same time and both write {shared}"
+            hint = f"make one need the other: needs: [{other.id}]"
+            found.append(_problem(document, chain[-1], message, hint))
+        globs.add(stage.writes, number)
     return found
 
 
@@ -44,30 +49,77 @@ def _writers(graphs: Sequence[Graph]) -> Iterator[_Writer]:
                 yield stage, tuple(chain)
 
 
-def _shared(one: Stage, other: Stage) -> str | None:
-    return next((glob for glob in one.writes if any(overlap(glob, second) for second in other.writes)), None)
+class _Order:
+    """Which writers surely do not run at the same time; sets of writers are the bits of an int."""
+
+    def __init__(self, graphs: Sequence[Graph], writers: Sequence[_Writer]) -> None:
+        inside: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+        for number, (_, chain) in enumerate(writers):
+            for level, at in chain:
+                inside[id(level)][at] |= 1 << number
+        self._settled = {id(graph.level): _apart(graph, inside[id(graph.level)]) for graph in graphs if writers}
+
+    def settled(self, chain: _Chain) -> int:
+        """The writers before and after this one."""
+        bits = 0
+        for level, number in chain:
+            bits |= self._settled[id(level)][number]
+        return bits
 
 
-def _fanned(chain: Sequence[tuple[Level, int]]) -> Stage | None:
+def _apart(graph: Graph, inside: dict[int, int]) -> list[int]:
+    """For each stage the writers in those before and after it; `inside` are the writers in each.
+
+    One more entry is for what stands under `finally`, which runs last.
+    """
+    size = len(graph.stages)
+    own = [inside.get(number, 0) for number in range(size)]
+    after: list[list[int]] = [[] for _ in range(size)]
+    for number, needs in enumerate(graph.needs):
+        for need in needs:
+            after[need].append(number)
+    apart = [before | later for before, later in zip(reached(graph.needs, own), reached(after, own), strict=True)]
+    everyone = 0
+    for bits in own:
+        everyone |= bits
+    return [*apart, everyone]
+
+
+class _Globs:
+    """The globs of writers by the plain folders that they begin with; only those that begin alike are compared."""
+
+    def __init__(self) -> None:
+        self._at: dict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self._below: dict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+
+    def add(self, globs: Sequence[str], number: int) -> None:
+        """Note that a writer may write what fits these."""
+        for glob in globs:
+            start = plain_start(glob)
+            self._at[start][glob] |= 1 << number
+            for length in range(len(start) + 1):
+                self._below[start[:length]][glob] |= 1 << number
+
+    def meeting(self, globs: Sequence[str]) -> int:
+        """The writers that may write the same file."""
+        bits = 0
+        for glob in globs:
+            start = plain_start(glob)
+            alike = [self._below.get(start, {}), *(self._at.get(start[:length], {}) for length in range(len(start)))]
+            for others in alike:
+                for other, writers in others.items():
+                    if overlap(glob, other):
+                        bits |= writers
+        return bits
+
+
+def _fanned(chain: _Chain) -> Stage | None:
     """The stage of the chain that runs for several items at once."""
     for level, number in chain:
         stage = level.stages[number] if number < len(level.stages) else None
         if stage and stage.each and stage.each.parallel != 1:
             return stage
     return None
-
-
-def _together(graphs: dict[int, Graph], one: Sequence[tuple[Level, int]], other: Sequence[tuple[Level, int]]) -> bool:
-    """Whether nothing makes one of the two wait for the other."""
-    for (level, number), (second, second_number) in zip(one, other, strict=False):
-        if level is not second:
-            return False
-        if number != second_number:
-            if max(number, second_number) >= len(level.stages):  # what stands under `finally` runs last
-                return False
-            graph = graphs[id(level)]
-            return not graph.sees(number, second_number) and not graph.sees(second_number, number)
-    return False
 
 
 def _problem(document: Document, place: tuple[Level, int], message: str, hint: str) -> Problem:

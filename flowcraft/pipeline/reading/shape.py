@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any
 
 from flowcraft.core.document import Document
+from flowcraft.core.judging.quick import Judge, Quick
 from flowcraft.core.problems import Problem, nearest
-from flowcraft.core.quick import Judge, Quick
 from flowcraft.core.reading.syntax import cited
 from flowcraft.core.resources import schema as shipped
 from flowcraft.core.schema import check
