@@ -50,6 +50,7 @@ _FOREIGN = {
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "/": "/"}
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
+_SIGNS = frozenset("()[]{}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +162,18 @@ def _known_statement(text: str, first: Token, close: str) -> None:
 def _tokens(text: str, at: int, close: str | None) -> Iterator[Token]:
     # Brackets are matched here, because `}}` ends a value only outside of them.
     expected: list[str] = []
+    ends = (close, f"-{close}") if close else ()
     while at < len(text):
-        if close and not expected and (text.startswith(close, at) or text.startswith(f"-{close}", at)):
-            yield Token(at, "close", close if text.startswith(close, at) else f"-{close}")
+        if not expected and close and text.startswith(ends, at):
+            yield Token(at, "close", text[at : text.index(close, at) + len(close)])
             return
         match = _TOKEN.match(text, at)
         if match is None or match.lastgroup == "foreign":
             _unreadable(text, at, match[0] if match else text[at])
         if match.lastgroup != "space":
             yield _token(text, match)
-            _balance(text, at, match[0], expected)
+            if match[0] in _SIGNS:
+                _balance(text, at, match[0], expected)
         at = match.end()
     if expected and close is None:
         fail(text, len(text.rstrip()), f"'{expected[-1]}' is missing at the end")
@@ -178,6 +181,8 @@ def _tokens(text: str, at: int, close: str | None) -> Iterator[Token]:
 
 def _token(text: str, match: re.Match[str]) -> Token:
     at, value = match.start(), match[0]
+    if match.lastgroup == "name":
+        return Token(at, "name", value)
     if match.lastgroup == "operator":
         return Token(at, operators[value], value)
     if match.lastgroup == "integer":
@@ -186,9 +191,7 @@ def _token(text: str, match: re.Match[str]) -> Token:
         return Token(at, "integer", int(value))  # type: ignore[arg-type]  # Jinja2 puts numbers here, too
     if match.lastgroup == "float":
         return Token(at, "float", float(value))  # type: ignore[arg-type]
-    if match.lastgroup == "string":
-        return Token(at, "string", _ESCAPE.sub(lambda escape: _escape(text, at, escape), value[1:-1]))
-    return Token(at, "name", value)
+    return Token(at, "string", _ESCAPE.sub(lambda escape: _escape(text, at, escape), value[1:-1]))
 
 
 def _escape(text: str, at: int, escape: re.Match[str]) -> str:
@@ -207,7 +210,7 @@ def _balance(text: str, at: int, sign: str, expected: list[str]) -> None:
         expected.append(_BRACKETS[sign])
         if len(expected) > MAX_BRACKETS:
             fail(text, at, f"brackets are nested more than {MAX_BRACKETS} deep")
-    elif sign in (")", "]", "}"):
+    else:
         wanted = expected.pop() if expected else None
         if wanted != sign:
             fail(text, at, f"'{wanted}' is missing here" if wanted else f"'{sign}' closes nothing")

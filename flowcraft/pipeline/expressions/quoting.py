@@ -41,6 +41,13 @@ _CALCULATES = re.compile(r"(?:^|\s)-(?:eq|ne|lt|le|gt|ge|v|R)(?:\s|$)")
 _ASSIGNMENT = re.compile(r"\w+\+?=.*", re.DOTALL)
 _RESERVED = ("then", "do", "else", "elif", "if", "while", "until", "!", "{", "time", "esac", "fi", "done", "}")
 _MAX_FRAMES = 100
+# Characters that mean nothing in a frame of this kind, taken many at once; values begin with `$`.
+_ORDINARY = {
+    "code": re.compile(r"[^\s#\\`$'\"()<>;&|\[]+"),
+    "double": re.compile(r"[^\\`$\"]+"),
+    "single": re.compile(r"[^\\'$]+"),
+    "comment": re.compile(r"[^\n$]+"),
+}
 
 _REFUSED = {
     "single": ("the shell does not expand a value inside '...'", 'use "..." around it'),
@@ -135,8 +142,7 @@ class _Scanner:
         elif self._is_test(frame):
             self._push("test", 2)
         else:
-            frame.word += c
-            self.at += 1
+            frame.word += self._ordinary("code")
 
     def test(self, frame: _Frame, c: str) -> None:
         if self.script.startswith("]]", self.at) and self.script[self.at - 1].isspace():
@@ -148,8 +154,7 @@ class _Scanner:
         if c == '"':
             self._pop()
         elif not self._common(c):
-            self._around()[-1].word += c
-            self.at += 1
+            self._around()[-1].word += self._ordinary("double")
 
     def single(self, frame: _Frame, c: str) -> None:
         if c == "\\" and frame.close == "$":  # $'...' has escapes, '...' has none
@@ -157,8 +162,7 @@ class _Scanner:
         elif c == "'":
             self._pop()
         else:
-            self._around()[-1].word += c
-            self.at += 1
+            self._around()[-1].word += self._ordinary("single")
 
     def brace(self, frame: _Frame, c: str) -> None:
         if c == "}":
@@ -183,13 +187,19 @@ class _Scanner:
         if c == "\n":
             self.frames.pop()
         else:
-            self.at += 1
+            self._ordinary("comment")
 
     def heredoc(self, frame: _Frame, c: str) -> None:
         if self.script[self.at - 1] == "\n" and self._at_end_word(frame):
             return
         if frame.kind == "raw" or not self._common(c):
             self.at += 1
+
+    def _ordinary(self, kind: str) -> str:
+        """Take this character, and all behind it that mean no more."""
+        match = _ORDINARY[kind].match(self.script, self.at)
+        start, self.at = self.at, match.end() if match else self.at + 1
+        return self.script[start : self.at]
 
     def _at_end_word(self, frame: _Frame) -> bool:
         end = self.script.find("\n", self.at)

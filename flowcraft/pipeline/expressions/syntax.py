@@ -23,42 +23,45 @@ MAX_DEPTH = 60
 MAX_BLOCKS = 10
 MAX_BRANCHES = 50
 
-_ALLOWED = (
-    nodes.Template,
-    nodes.Output,
-    nodes.TemplateData,
-    nodes.For,
-    nodes.If,
-    nodes.Name,
-    nodes.Const,
-    nodes.List,
-    nodes.Tuple,
-    nodes.Dict,
-    nodes.Pair,
-    nodes.Getattr,
-    nodes.Getitem,
-    nodes.Slice,
-    nodes.Filter,
-    nodes.Test,
-    nodes.Call,
-    nodes.Keyword,
-    nodes.CondExpr,
-    nodes.And,
-    nodes.Or,
-    nodes.Not,
-    nodes.Neg,
-    nodes.Pos,
-    nodes.Compare,
-    nodes.Operand,
-    nodes.Concat,
-    nodes.Add,
-    nodes.Sub,
-    nodes.Mul,
-    nodes.Div,
-    nodes.FloorDiv,
-    nodes.Mod,
-    nodes.Pow,
+_ALLOWED = frozenset(
+    (
+        nodes.Template,
+        nodes.Output,
+        nodes.TemplateData,
+        nodes.For,
+        nodes.If,
+        nodes.Name,
+        nodes.Const,
+        nodes.List,
+        nodes.Tuple,
+        nodes.Dict,
+        nodes.Pair,
+        nodes.Getattr,
+        nodes.Getitem,
+        nodes.Slice,
+        nodes.Filter,
+        nodes.Test,
+        nodes.Call,
+        nodes.Keyword,
+        nodes.CondExpr,
+        nodes.And,
+        nodes.Or,
+        nodes.Not,
+        nodes.Neg,
+        nodes.Pos,
+        nodes.Compare,
+        nodes.Operand,
+        nodes.Concat,
+        nodes.Add,
+        nodes.Sub,
+        nodes.Mul,
+        nodes.Div,
+        nodes.FloorDiv,
+        nodes.Mod,
+        nodes.Pow,
+    )
 )
+_LEAVES = frozenset((nodes.Const, nodes.Name, nodes.TemplateData))
 _FOREIGN_FUNCTIONS = {
     "len": "write: x | length",
     "str": "write: x | string",
@@ -141,7 +144,7 @@ def _unexpected(text: str, at: int) -> NoReturn:
 
 def _checked(text: str, tree: Tree) -> Tree:
     for node, blocks in _walked(text, tree):
-        if not isinstance(node, _ALLOWED):
+        if type(node) not in _ALLOWED:
             what = type(node).__name__.lower()
             fail(text, node.lineno, f"'{what}' is not part of the expression language")
         if blocks > MAX_BLOCKS:
@@ -160,6 +163,8 @@ def _walked(text: str, tree: nodes.Node) -> Iterator[tuple[nodes.Node, int]]:
         if depth > MAX_DEPTH:
             fail(text, node.lineno, "this is nested too deep", hint="do this work in a run stage")
         yield node, blocks
+        if type(node) in _LEAVES:
+            continue
         inner = blocks + isinstance(node, (nodes.For, nodes.If))
         stack.extend((child, depth + 1, inner) for child in node.iter_child_nodes())
 
