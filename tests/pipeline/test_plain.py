@@ -115,7 +115,21 @@ OPERANDS = st.sampled_from(
     [*PATHS, "'low'", '"low"', "''", "'a b'", "5", "0.5", "-1", "true", "false", "x[0]", "(item)"]
 )
 FILTERED = st.tuples(
-    OPERANDS, st.sampled_from(["", "", "", " | length", "|trim", " | lower | upper", " | default", " | no"])
+    OPERANDS,
+    st.sampled_from(
+        [
+            "",
+            "",
+            "",
+            " | length",
+            "|trim",
+            " | lower | upper",
+            " | default",
+            " | no",
+            "|default('| x')",
+            " | join(', ', 5)|default()",
+        ]
+    ),
 )
 COMPARED = st.lists(FILTERED.map("".join), min_size=1, max_size=2).flatmap(
     lambda sides: st.sampled_from([" == ", "!=", " > ", "<=", " in ", " is "]).map(lambda sign: sign.join(sides))
@@ -152,7 +166,13 @@ def test_plain_conditions_need_no_tree(condition: str) -> None:
 
 
 @given(
-    st.lists(VALUES | TEXTS | st.sampled_from(["${{ -5 }}", "${{ 0.5 }}", "${{true}}", "${{ no\u00a0}}"]), max_size=5)
+    st.lists(
+        VALUES
+        | TEXTS
+        | FILTERED.map("".join).map("${{ %s }}".__mod__)
+        | st.sampled_from(["${{ -5 }}", "${{ 0.5 }}", "${{true}}", "${{ no\u00a0}}"]),
+        max_size=5,
+    )
 )
 def test_what_a_template_uses_is_told_as_with_a_tree(parts: list[str]) -> None:
     source = "".join(parts)

@@ -6,7 +6,7 @@ said; else the answer is None, and the parser and the engine do it, with their o
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flowcraft.pipeline.expressions.filters import FILTERS
@@ -33,19 +33,21 @@ _NAME = (
     r"|self|super|caller|varargs|kwargs)\b)[a-zA-Z_]\w*(?:\.[a-zA-Z_]\w*){0,10}(?!\w)"
 )
 _NUMBER = r"\d{1,18}(?:\.\d{1,18})?(?!\w)"
-_VALUE = re.compile(rf"\$\{{\{{\s*(?:({_NAME})|-?{_NUMBER}|true|false)\s*\}}\}}", re.ASCII)
-_OPERAND = rf"""(?:({_NAME})((?:\s*\|\s*[a-z]+(?!\w)){{0,3}})|'([^'\\$]*)'|{_NUMBER}|true(?!\w)|false(?!\w))"""
+_LITERAL = rf"""(?:'[^'\\$|]*'|"[^"\\$|]*"|-?{_NUMBER}|(?:true|false|none)(?!\w))"""
+_FILTERS = rf"((?:\s*\|\s*[a-z]+(?!\w)(?:\s*\(\s*(?:{_LITERAL}(?:\s*,\s*{_LITERAL})*\s*)?\))?){{0,3}})"
+_FILTER = re.compile(r"\|\s*([a-z]+)", re.ASCII)
+_VALUE = re.compile(rf"\$\{{\{{\s*(?:({_NAME}){_FILTERS}|-?{_NUMBER}|true|false)\s*\}}\}}", re.ASCII)
+_OPERAND = rf"""(?:({_NAME}){_FILTERS}|'([^'\\$]*)'|{_NUMBER}|true(?!\w)|false(?!\w))"""
 _PART = re.compile(rf"\s*(not\s+)?{_OPERAND}(?:\s*(==|!=|<=|>=|<|>)\s*{_OPERAND})?\s*(?:(and|or)(?!\w)|\Z)", re.ASCII)
 _MAX_PARTS = 20
 
 
 def template_facts(source: str) -> Facts | None:
-    """What a template of texts, dotted names, numbers and booleans uses; None if there is more to it."""
+    """What a template of texts, names with filters, numbers and booleans uses; None if there is more to it."""
     found = _values(source)
-    if found is None:
+    if found is None or not all(_known(match[2]) for match in found if match[2]):
         return None
-    names = (match for match in found if match[1])
-    return Facts(tuple(Reference(tuple(match[1].split(".")), match.start(1), match[1]) for match in names))
+    return Facts(tuple(_reference(match, 1) for match in found if match[1]))
 
 
 def condition_facts(source: str) -> Facts | None:
@@ -56,12 +58,11 @@ def condition_facts(source: str) -> Facts | None:
     given, joint, at = NO_STAGES, None, 0
     for _ in range(_MAX_PARTS):
         match = _PART.match(source, at)
-        if match is None or not _known(match) or joint not in (None, match[9] or joint):
+        if match is None or not _known(f"{match[3] or ''}{match[7] or ''}") or joint not in (None, match[9] or joint):
             return None
         joint, at = match[9] or joint, match.end()
-        sides = [_side(match, first, given) for first in (2, 6)]
-        references += [side for side in sides if side]
-        comparisons += _compared(match, sides)
+        references += [_reference(match, name, given) for name in (2, 6) if match[name]]
+        comparisons += _compared(match, given)
         shows.append(_shown(match, True))
         given |= _shown(match, joint == "and")
         if not match[9]:
@@ -73,7 +74,7 @@ def condition_facts(source: str) -> Facts | None:
 def plain(source: str) -> Plain | None:
     """The template as texts and paths of names; None if there is more to it."""
     found = _values(source)
-    if found is None or not all(match[1] and match[1].split(".", 1)[0] not in _FUNCTIONS for match in found):
+    if found is None or not all(_is_name(match) for match in found):
         return None
     parts: list[str | Path] = []
     end = 0
@@ -104,38 +105,42 @@ def filled(found: Plain, scope: Mapping[str, Any]) -> str | None:
 
 
 def _values(source: str) -> list[re.Match[str]] | None:
-    """The values of a template, if there are no others than names, numbers and booleans, and not very many."""
+    """The values of a template, if all are names with filters, numbers and booleans, and not very many."""
     found = list(_VALUE.finditer(source))
     if len(found) != source.count("${{") or "${%" in source:
         return None
-    words = len(found) + 2 * sum(match[0].count(".") for match in found) if len(source) > MAX_TOKENS else 0
-    return found if words <= MAX_TOKENS else None
+    # At most every second character begins a word.
+    return found if len(source) <= MAX_TOKENS or sum(len(match[0]) for match in found) <= MAX_TOKENS else None
 
 
-def _known(part: re.Match[str]) -> bool:
-    """Whether there are all filters of a part."""
-    filters = f"{part[3] or ''}{part[7] or ''}"
-    return not filters or all(name.strip() in FILTERS and name.strip() != "default" for name in filters.split("|")[1:])
+def _is_name(value: re.Match[str]) -> bool:
+    return bool(value[1]) and not value[2] and value[1].split(".", 1)[0] not in _FUNCTIONS
 
 
-def _side(part: re.Match[str], group: int, given: frozenset[str]) -> Reference | None:
-    name = part[group]
-    return Reference(tuple(name.split(".")), part.start(group), name, given=given) if name else None
+def _known(filters: str) -> bool:
+    return all(name in FILTERS for name in _FILTER.findall(filters))
 
 
-def _compared(part: re.Match[str], sides: Sequence[Reference | None]) -> list[Comparison]:
+def _reference(match: re.Match[str], group: int, given: frozenset[str] = NO_STAGES) -> Reference:
+    """The name in this group, whose filters are in the next."""
+    first = _FILTER.match(match[group + 1].lstrip()) if match[group + 1] else None
+    optional = first is not None and first[1] == "default"
+    return Reference(tuple(match[group].split(".")), match.start(group), match[group], optional, given=given)
+
+
+def _compared(part: re.Match[str], given: frozenset[str]) -> list[Comparison]:
     """The name of a part that is compared with a literal text."""
     if part[5] not in ("==", "!="):
         return []
     return [
-        Comparison(side, literal)
-        for side, filters, literal in ((sides[0], part[3], part[8]), (sides[1], part[7], part[4]))
-        if side and literal is not None and len(side.path) > 1 and _of_prose(filters)
+        Comparison(Reference(tuple(part[name].split(".")), part.start(name), part[name], given=given), part[text])
+        for name, text in ((2, 8), (6, 4))
+        if part[name] and part[text] is not None and "." in part[name] and _is_prose(part[name + 1])
     ]
 
 
-def _of_prose(filters: str) -> bool:
-    return all(name.strip() in KEEPS_PROSE for name in filters.split("|")[1:])
+def _is_prose(filters: str) -> bool:
+    return all(name in KEEPS_PROSE for name in _FILTER.findall(filters))
 
 
 def _shown(part: re.Match[str], outcome: bool) -> frozenset[str]:
