@@ -23,99 +23,104 @@ from flowcraft.pipeline.reading.sites import Site
 
 _OF_COMMANDS = ("exit_code", "stderr")
 _LOST = ("output", "exit_code", "stderr")
-_CONDITIONS = ("if", "until", "that")
+_CONDITIONS = ("if", "until", "that", "foreach")
 
 
 def meaning(pipeline: Pipeline, graphs: Sequence[Graph], sites: Sequence[Site]) -> list[Problem]:
     """All problems of names and values."""
     checker = _Checker(pipeline, Visible(graphs))
-    return [problem for site in sites for problem in checker.site(site)]
+    for site in sites:
+        checker.check(site)
+    return checker.problems
 
 
 class _Checker:
+    """Collects the problems; most sites have none, and nothing is made for those."""
+
     def __init__(self, pipeline: Pipeline, visible: Visible) -> None:
+        self.problems: list[Problem] = []
         self._visible = visible
         self._inputs = {one.name: one for one in pipeline.inputs}
+        self._secret = next((one.name for one in pipeline.inputs if one.secret), None)
 
-    def site(self, site: Site) -> Iterator[Problem]:
-        """What is wrong with one template or expression."""
+    def check(self, site: Site) -> None:
+        """Find what is wrong with one template or expression."""
         try:
             references, comparisons = site.item.references, site.item.comparisons
             if isinstance(site.item, Script):
                 site.item.check()
         except ExpressionError as error:
-            yield site.failure(error)
+            self.problems.append(site.failure(error))
             return
-        if (fixed := literal(site)) and site.key in (*_CONDITIONS, "foreach"):
-            yield from _constant(site, fixed)
+        if site.key in _CONDITIONS and (fixed := literal(site)):
+            self.problems += _constant(site, fixed)
         for reference in references:
-            yield from self._reference(site, reference)
+            self._reference(site, reference)
         for comparison in comparisons:
-            yield from self._comparison(site, comparison)
+            self._comparison(site, comparison)
 
-    def _reference(self, site: Site, reference: Reference) -> Iterator[Problem]:
+    def _reference(self, site: Site, reference: Reference) -> None:
         root = reference.path[0]
         if root == "inputs":
-            yield from self._input(site, reference)
+            self._input(site, reference)
         elif root == "stages":
-            yield from self._stage(site, reference)
+            self._stage(site, reference)
         elif root == "run":
             field = reference.path[1] if len(reference.path) > 1 else None
             if field not in RUN_FIELDS or len(reference.path) > 2:
                 hint = did_you_mean(str(field), RUN_FIELDS) if field not in RUN_FIELDS else "this is text"
-                yield _problem(site, reference, f"there is no '{reference}'", "FC223", hint)
+                self._tell(site, reference, f"there is no '{reference}'", "FC223", hint)
         elif root in site.spot.names:
-            yield from self._local(site, reference)
+            self._local(site, reference)
         else:
             names = self._visible.names(site.spot)
             hint = instead(str(root), str(reference), self._inputs, names, sorted(site.spot.names))
-            yield _problem(site, reference, f"there is no '{root}' here", "FC220", hint)
+            self._tell(site, reference, f"there is no '{root}' here", "FC220", hint)
 
-    def _local(self, site: Site, reference: Reference) -> Iterator[Problem]:
+    def _local(self, site: Site, reference: Reference) -> None:
         root, fields = reference.path[0], reference.path[1:]
         if root == "loop" and fields and fields[0] not in LOOP_FIELDS:
             hint = did_you_mean(str(fields[0]), LOOP_FIELDS)
-            yield _problem(site, reference, f"a round of 'repeat' has no '{fields[0]}'", "FC223", hint)
+            self._tell(site, reference, f"a round of 'repeat' has no '{fields[0]}'", "FC223", hint)
         subject = self._visible.subject(site.spot) if root == "output" else None
         if subject:
-            yield from self._lacking(site, reference, lack(one_result(subject), fields), 1)
+            self._lacking(site, reference, lack(one_result(subject), fields), 1)
 
-    def _input(self, site: Site, reference: Reference) -> Iterator[Problem]:
-        secret = [one.name for one in self._inputs.values() if one.secret]
+    def _input(self, site: Site, reference: Reference) -> None:
         if len(reference.path) == 1:
-            if secret:
-                message = f"'inputs' as a whole holds the secret '{secret[0]}'"
-                yield _problem(site, reference, message, "FC230", "name the inputs that you need: inputs.x")
+            if self._secret:
+                message = f"'inputs' as a whole holds the secret '{self._secret}'"
+                self._tell(site, reference, message, "FC230", "name the inputs that you need: inputs.x")
             return
         name = str(reference.path[1])
         found = self._inputs.get(name)
         if found is None:
             hint = did_you_mean(name, self._inputs) or f"declare it: inputs: {{{name}: string}}"
-            yield _problem(site, reference, f"there is no input '{name}'", "FC221", hint)
+            self._tell(site, reference, f"there is no input '{name}'", "FC221", hint)
         elif found.secret and site.key != "env":
             message = f"'{name}' is secret: it may only be used in 'env:' of a run stage"
             hint = f'env: {{{name.upper()}: "${{{{ inputs.{name} }}}}"}}  and then "${name.upper()}" in the script'
-            yield _problem(site, reference, message, "FC230", hint)
+            self._tell(site, reference, message, "FC230", hint)
         else:
-            yield from self._lacking(site, reference, lack(found.schema, reference.path[2:]), 2)
+            self._lacking(site, reference, lack(found.schema, reference.path[2:]), 2)
 
-    def _stage(self, site: Site, reference: Reference) -> Iterator[Problem]:
+    def _stage(self, site: Site, reference: Reference) -> None:
         path = reference.path
         if len(path) == 1:
             message = "which stage must be written out" if reference.dynamic else "'stages' needs the id of a stage"
-            yield _problem(site, reference, message, "FC221", "write: stages.<id>.output")
+            self._tell(site, reference, message, "FC221", "write: stages.<id>.output")
             return
         name = str(path[1])
         found = self._visible.find(site.spot, name)
         if found is None:
             hint = did_you_mean(name, self._visible.names(site.spot))
-            yield _problem(site, reference, f"there is no stage '{name}'", "FC221", hint)
+            self._tell(site, reference, f"there is no stage '{name}'", "FC221", hint)
         elif not found.over:
-            yield self._too_early(site, reference, name, found)
+            self._too_early(site, reference, name, found)
         else:
-            yield from self._field(site, reference, found)
+            self._field(site, reference, found)
 
-    def _too_early(self, site: Site, reference: Reference, name: str, found: Found) -> Problem:
+    def _too_early(self, site: Site, reference: Reference, name: str, found: Found) -> None:
         number, graph = found.seen_from, found.graph
         assert number is not None
         if found.number == number:
@@ -125,43 +130,45 @@ class _Checker:
         else:
             own = [need for need in graph.stages[number].needs if need in graph.numbers]
             message, hint = f"stage '{name}' may not have run yet", f"add it:  needs: [{', '.join([*own, name])}]"
-        return _problem(site, reference, message, "FC222", hint)
+        self._tell(site, reference, message, "FC222", hint)
 
-    def _field(self, site: Site, reference: Reference, found: Found) -> Iterator[Problem]:
+    def _field(self, site: Site, reference: Reference, found: Found) -> None:
         stage = found.stage
         path, name = reference.path, stage.id
         if len(path) == 2:
             if not reference.dynamic:
                 message = f"this is all there is about stage '{name}', not its output"
-                yield _problem(site, reference, message, "FC223", f"write: stages.{name}.output")
+                self._tell(site, reference, message, "FC223", f"write: stages.{name}.output")
             return
         field = str(path[2])
         if field not in FIELDS:
             close = nearest(field, FIELDS) or ("output" if field in ("result", "outputs", "value", "text") else None)
             hint = f"did you mean 'stages.{name}.{close}'?" if close else f"known: {', '.join(FIELDS)}"
-            yield _problem(site, reference, f"a stage has no '{field}'", "FC223", hint)
+            self._tell(site, reference, f"a stage has no '{field}'", "FC223", hint)
         elif field in _OF_COMMANDS and (stage.kind != "run" or stage.each):
             what = "asks a model" if stage.kind == "prompt" else "is not one command"
             message = f"'{name}' {what}, it has no '{field}'"
-            yield _problem(site, reference, message, "FC223", f"write: stages.{name}.output, or stages.{name}.ok")
+            self._tell(site, reference, message, "FC223", f"write: stages.{name}.output, or stages.{name}.ok")
         else:
             if field == "output":
-                yield from self._output(site, reference, stage)
+                self._output(site, reference, stage)
             if field in _LOST:
-                yield from self._missing(site, reference, found, field)
+                self._missing(site, reference, found, field)
 
-    def _output(self, site: Site, reference: Reference, stage: Stage) -> Iterator[Problem]:
+    def _output(self, site: Site, reference: Reference, stage: Stage) -> None:
         fields = reference.path[3:]
+        if not fields:
+            return
         shape = result(stage)
-        if fields and shape == {"type": "string"}:
+        if shape == {"type": "string"}:
             what = "answers in free text" if stage.kind == "prompt" else "gives text"
             message = f"'{stage.id}' {what}: it has no field '{fields[0]}'"
             hint = f"give {stage.id} a shape:  output: {{schema: {{type: object, properties: ...}}}}"
-            yield _problem(site, reference, message, "FC223", hint)
+            self._tell(site, reference, message, "FC223", hint)
         else:
-            yield from self._lacking(site, reference, lack(shape, fields), 3)
+            self._lacking(site, reference, lack(shape, fields), 3)
 
-    def _lacking(self, site: Site, reference: Reference, found: Lack | None, start: int) -> Iterator[Problem]:
+    def _lacking(self, site: Site, reference: Reference, found: Lack | None, start: int) -> None:
         if found is None:
             return
         owner = ".".join(map(str, reference.path[: start + found.depth]))
@@ -172,10 +179,12 @@ class _Checker:
             close = nearest(str(field), found.known)
             listed = ", ".join(f"{name} ({kind})" if kind else name for name, kind in found.known.items())
             hint = (f"did you mean '{owner}.{close}'? " if close else "") + f"it has: {listed}"
-        yield _problem(site, reference, message, "FC223", hint)
+        self._tell(site, reference, message, "FC223", hint)
 
-    def _missing(self, site: Site, reference: Reference, found: Found, field: str) -> Iterator[Problem]:
+    def _missing(self, site: Site, reference: Reference, found: Found, field: str) -> None:
         stage, path = found.stage, reference.path
+        if reference.optional:
+            return
         how = may_be_missing(stage, field)
         name, owner = stage.id, f"stages.{stage.id}.{field}"
         inner = _child(stage, path)
@@ -183,14 +192,12 @@ class _Checker:
             name, owner = inner.id, f"{owner}.{inner.id}"
         if found.at_the_end and how is None:
             how = "be left out when the run fails"
-        if how is None or reference.optional:
-            return
-        if stage.id in self._visible.closed(site.spot, reference.given, site.key) and inner is None:
+        if how is None or (inner is None and self._visible.has_run(found, site.spot, reference.given, site.key)):
             return
         message = f"'{name}' can {how}, and then has no {field}"
-        yield _problem(site, reference, message, "FC224", f"give a fallback:  {owner} | default('...')")
+        self._tell(site, reference, message, "FC224", f"give a fallback:  {owner} | default('...')")
 
-    def _comparison(self, site: Site, comparison: Comparison) -> Iterator[Problem]:
+    def _comparison(self, site: Site, comparison: Comparison) -> None:
         path = comparison.reference.path
         if len(path) != 3 or path[0] != "stages" or path[2] != "output":
             return
@@ -202,7 +209,10 @@ class _Checker:
                 "let it choose:  output: {schema: {type: object, required: [verdict], "
                 f"properties: {{verdict: {{enum: ['{literal}', ...]}}}}}}}}"
             )
-            yield _problem(site, comparison.reference, message, "FC240", hint)
+            self._tell(site, comparison.reference, message, "FC240", hint)
+
+    def _tell(self, site: Site, reference: Reference, message: str, code: str, hint: str | None = None) -> None:
+        self.problems.append(site.problem(message, code=code, hint=hint, offset=reference.offset, text=reference.text))
 
 
 def _child(stage: Stage, path: Sequence[str | int]) -> Stage | None:
@@ -231,7 +241,3 @@ def _constant(site: Site, expression: Expression) -> Iterator[Problem]:
     else:
         message = f"a condition must be true or false, and this is {kind_of(value)}"
         yield site.problem(message, code="FC301", hint="name a value: if: stages.tests.ok")
-
-
-def _problem(site: Site, reference: Reference, message: str, code: str, hint: str | None = None) -> Problem:
-    return site.problem(message, code=code, hint=hint, offset=reference.offset, text=reference.text)

@@ -1,6 +1,6 @@
 """Which stages are over, and which have surely run, at a spot of the pipeline."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flowcraft.core.errors import ExpressionError
@@ -8,6 +8,9 @@ from flowcraft.pipeline.checking.graph import Graph
 from flowcraft.pipeline.expr import Expression
 from flowcraft.pipeline.model import Stage
 from flowcraft.pipeline.reading.sites import NO_NAMES, Level, Site, Spot
+
+# A stage, by the number in its list.
+_Place = tuple[Graph, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,9 @@ class Visible:
 
     def __init__(self, graphs: Sequence[Graph]) -> None:
         self._graphs = {id(graph.level): graph for graph in graphs}
+        # By the places of stages: the number of the bit of each, and the bits of those that have run with it.
+        self._bits: dict[_Place, int] = {}
+        self._surely: dict[_Place, int] = {}
 
     def find(self, spot: Spot, name: str) -> Found | None:
         """The stage that `name` stands for at the spot."""
@@ -56,20 +62,44 @@ class Visible:
             return level.stages[spot.number]
         return level.above.stages[level.number] if level.above else None
 
-    def closed(self, spot: Spot, given: frozenset[str], key: str) -> set[str]:
-        """The stages that have run, if those `given` have: a condition that let one run was true, too."""
-        waiting = [*given]
+    def has_run(self, found: Found, spot: Spot, given: frozenset[str], key: str) -> bool:
+        """Whether a stage has run if those `given` have: a condition that let one run was true, too."""
+        surely = self._named(spot.level, given)
         for graph, number in self._around(spot):
             if number is not None and number < len(graph.stages) and not (graph.level is spot.level and key == "if"):
-                waiting += shown_by(graph.stages[number].condition)
-        found: set[str] = set()
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                stage = self.find(spot, name)
-                waiting += shown_by(stage.stage.condition) if stage else ()
-        return found
+                surely += self._shown((graph, number))
+        wanted = self._bit((found.graph, found.number))
+        return any(self._run_with(place) & wanted for place in surely)
+
+    def _run_with(self, start: _Place) -> int:
+        """The stages that have run if this one has, itself included, as the bits of an int."""
+        path, begun = [start], set()
+        while path:
+            place = path[-1]
+            begun.add(place)
+            shown = [] if place in self._surely else self._shown(place)
+            if waiting := [other for other in shown if other not in self._surely and other not in begun]:
+                path += waiting
+                continue
+            path.pop()
+            if place not in self._surely:
+                bits = self._bit(place)
+                for other in shown:
+                    bits |= self._surely.get(other, 0)
+                self._surely[place] = bits
+        return self._surely[start]
+
+    def _bit(self, place: _Place) -> int:
+        return 1 << self._bits.setdefault(place, len(self._bits))
+
+    def _shown(self, place: _Place) -> list[_Place]:
+        """The stages that must have run if the condition of this one holds."""
+        graph, number = place
+        return self._named(graph.level, shown_by(graph.stages[number].condition))
+
+    def _named(self, level: Level, names: Iterable[str]) -> list[_Place]:
+        found = (self.find(Spot(level), name) for name in names)
+        return [(one.graph, one.number) for one in found if one]
 
     def _around(self, spot: Spot) -> Iterator[tuple[Graph, int | None]]:
         level: Level | None = spot.level
