@@ -17,7 +17,7 @@ import stat
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,11 @@ MAX_BYTES = 1 << 20
 
 Path_ = Sequence[str | int]
 
-_LINE_END = re.compile(r"\r\n?|\n")
 # What YAML cannot hold (YAML 1.2.2, section 5.1), lone surrogates included; and a byte order mark in
 # the middle, which nobody sees and parsers read differently.
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_CHARACTERS = "\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff"
+_UNPRINTABLE = re.compile(f"[^{_CHARACTERS}]")
+_PRINTABLE = re.compile(f"[{_CHARACTERS}]*")  # takes half the time where nothing is wrong
 
 
 class Document:
@@ -114,7 +115,9 @@ class Document:
     @property
     def _line_starts(self) -> list[int]:
         if self._starts is None:
-            self._starts = [0, *(match.end() for match in _LINE_END.finditer(self.text))]
+            # Other line ends are made "\n" without moving anything.
+            lines = self.text.replace("\r\n", " \n").replace("\r", "\n").split("\n")
+            self._starts = [0, *accumulate(map((1).__add__, map(len, lines[:-1])))]
         return self._starts
 
     def _line_and_column(self, offset: int) -> tuple[int, int]:
@@ -158,7 +161,7 @@ def parse(
 ) -> Document:
     """The document that `text` is; `file` is the name to show. Raises `error` with all its problems."""
     text = text.removeprefix("\ufeff")
-    strange = _UNPRINTABLE.search(text)
+    strange = _UNPRINTABLE.search(text, next(_PRINTABLE.finditer(text)).end())
     if len(text) > MAX_BYTES:
         tree = _refused(f"the text is larger than {MAX_BYTES >> 20} MiB", code="FC002")
     elif strange:

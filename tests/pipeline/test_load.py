@@ -178,3 +178,21 @@ def test_any_data_is_a_pipeline_or_a_pipeline_error(workspace: Path, data: dict[
 
     with suppress(PipelineError):
         assert load(file).stages
+
+
+def test_a_condition_says_nothing_of_another_stage_with_the_same_name(tmp_path: Path) -> None:
+    text = """\
+flowcraft: 1
+inputs: {deep: boolean}
+stages:
+  - {id: look, prompt: Look.}
+  - id: group
+    if: stages.look.ok
+    stages:
+      - {id: look, if: inputs.deep, prompt: Look again.}
+      - {id: tell, prompt: "Tell: ${{ stages.look.output }}"}
+"""
+    with pytest.raises(PipelineError) as caught:
+        load(written(tmp_path, text))
+
+    assert [(problem.line, problem.code) for problem in caught.value.problems] == [(9, "FC224")]

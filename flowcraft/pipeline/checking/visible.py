@@ -46,9 +46,13 @@ class Visible:
 
     def find(self, spot: Spot, name: str) -> Found | None:
         """The stage that `name` stands for at the spot."""
-        for graph, number in self._around(spot):
+        level: Level | None = spot.level
+        number = spot.number
+        while level is not None:
+            graph = self._graphs[id(level)]
             if name in graph.numbers:
                 return Found(graph, graph.numbers[name], number)
+            number, level = level.number, level.above
         return None
 
     def names(self, spot: Spot) -> list[str]:
@@ -119,6 +123,8 @@ def shown_by(condition: Expression | None) -> frozenset[str]:
 
 def may_be_missing(stage: Stage, field: str) -> str | None:
     """How the stage can come to have no such field, as far as the file shows it."""
+    if stage.condition is None and not stage.tolerant:
+        return None
     # A failed command keeps what it has printed; a failed item of `foreach` is null, the list is there.
     keeps = stage.kind == "run" and stage.output.format == "text"
     fails = stage.tolerant and stage.each is None and not (keeps and field in ("output", "exit_code", "stderr"))

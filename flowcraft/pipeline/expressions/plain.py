@@ -47,7 +47,7 @@ def template_facts(source: str) -> Facts | None:
     found = _values(source)
     if found is None or not all(_known(match[2]) for match in found if match[2]):
         return None
-    return Facts(tuple(_reference(match, 1) for match in found if match[1]))
+    return Facts(tuple([_reference(match, 1) for match in found if match[1]]))
 
 
 def condition_facts(source: str) -> Facts | None:
@@ -123,9 +123,9 @@ def _known(filters: str) -> bool:
 
 def _reference(match: re.Match[str], group: int, given: frozenset[str] = NO_STAGES) -> Reference:
     """The name in this group, whose filters are in the next."""
-    first = _FILTER.match(match[group + 1].lstrip()) if match[group + 1] else None
-    optional = first is not None and first[1] == "default"
-    return Reference(tuple(match[group].split(".")), match.start(group), match[group], optional, given=given)
+    name, filters = match[group], match[group + 1]
+    optional = bool(filters) and _FILTER.findall(filters)[0] == "default"
+    return Reference(tuple(name.split(".")), match.start(group), name, optional, False, given)
 
 
 def _compared(part: re.Match[str], given: frozenset[str]) -> list[Comparison]:

@@ -46,8 +46,9 @@ class Material:
         self._files: dict[str, TextFile | None] = {}
 
     def site(self, item: Expression | Template | Script, place: Place, key: str, spot: Spot) -> None:
-        """Note a template that is rendered at `spot`."""
-        self.sites.append(Site(item, self.document, place, spot, key))
+        """Note a template that is rendered at `spot`; there is nothing to say about one without values."""
+        if "${" in item.source or isinstance(item, Expression):
+            self.sites.append(Site(item, self.document, place, spot, key))
 
     def text(self, value: Any, place: Place) -> Text | None:
         """A template, from the file itself or from one that it names; to be noted with `placed`."""
@@ -63,7 +64,8 @@ class Material:
         """The template of a text, noted where it is used."""
         if text is None:
             return None
-        self.sites.append(Site(text.template, self.document, text.path, spot, key, text.file))
+        if "${" in text.template.source:
+            self.sites.append(Site(text.template, self.document, text.path, spot, key, text.file))
         return text.template
 
     def template(self, value: Any, place: Place, key: str, spot: Spot) -> Template:

@@ -64,7 +64,10 @@ def _below(data: Any, place: Place, key: str, depth: int) -> Iterator[tuple[Plac
 
 def kind(stage: Mapping[str, Any]) -> str | None:
     """The kind of a stage, if it has one."""
-    return next((name for name in KINDS if name in stage), None)
+    for name in KINDS:
+        if name in stage:
+            return name
+    return None
 
 
 def label(stage: Any, place: Place) -> str:
