@@ -186,7 +186,7 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     if manager.notice and not order.replay:
         click.echo(manager.notice, err=True)
     stream = sys.stderr if order.as_json else sys.stdout
-    with _integration(manager, order.replay) as llm, _way_back() as begun:
+    with _integration(manager, order.replay) as llm, _way_back(order.workspace) as begun:
         if not order.replay:
             fetch_weights(choice.model for choice in named_models(pipeline, llm, chosen))
         with open_view(stream) as view:
@@ -237,15 +237,26 @@ class _Begun:
 
 
 @contextmanager
-def _way_back() -> Iterator[_Begun]:
+def _way_back(workspace: Path | None) -> Iterator[_Begun]:
     """Say how to go on when a run is torn off: by a second Ctrl-C, a full disk."""
     begun = _Begun()
     try:
         yield begun
     except (KeyboardInterrupt, LedgerError, OSError):
-        if begun.run_id:
+        if begun.run_id and _is_kept(workspace, begun.run_id):
             click.echo(f"what was paid for is kept; continue with: flowcraft resume {begun.run_id}", err=True)
         raise
+
+
+def _is_kept(workspace: Path | None, run_id: str) -> bool:
+    """Whether the run can still be read: its database may be what was lost."""
+    from flowcraft.runner.store.records import open_records
+
+    try:
+        with open_records(Path(workspace or ".").resolve()) as (records, _):
+            return records.run(run_id).id == run_id
+    except FlowcraftError:
+        return False
 
 
 def _durable(pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str], order: _Order) -> "Durable":

@@ -1,15 +1,20 @@
-"""A budget that is reached: stopped, or asked about on a real terminal."""
+"""Questions on a real terminal: a budget that is reached, a command that may have done its work."""
 
 import contextlib
 import os
 import pty
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import PATIENCE_S, Server, World
+from killing import PATIENCE_S, Server, World, until
+
+
+_ASKED = re.compile(rb"\(Enter(: stop here)?\): ")
 
 
 @pytest.fixture
@@ -21,12 +26,12 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def on_terminal(world: World, *answers: bytes) -> tuple[int, str]:
+def on_terminal(world: World, *answers: bytes, words: str = "run p.yaml --jobs 1") -> tuple[int, str]:
     """The exit code and what a terminal shows; each answer is typed when the question for it is there."""
     master, slave = pty.openpty()
     env = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
     process = subprocess.Popen(
-        [sys.executable, "-c", _CONTROLLED, "run", "p.yaml", "--jobs", "1"],
+        [sys.executable, "-c", _CONTROLLED, *words.split()],
         cwd=world.folder,
         env={**env, "TERM": "dumb"},
         stdin=slave,
@@ -39,7 +44,7 @@ def on_terminal(world: World, *answers: bytes) -> tuple[int, str]:
     with contextlib.suppress(OSError):  # the other end is closed
         while data := os.read(master, 65536):
             shown += data
-            if left and shown.count(b"stop here): ") > len(answers) - len(left):
+            if left and len(_ASKED.findall(shown)) > len(answers) - len(left):
                 os.write(master, left.pop(0))
     os.close(master)
     return process.wait(PATIENCE_S), shown.decode()
@@ -85,3 +90,23 @@ def test_a_run_that_could_not_begin_is_not_said_to_be_kept(world: World) -> None
 
     assert code == 1
     assert "what was paid for is kept" not in printed
+
+
+@pytest.mark.parametrize(("typed", "code"), [(b"y\n", 0), (b"\n", 1)])
+def test_a_person_is_asked_whether_a_command_that_was_stopped_may_run_again(
+    world: World, typed: bytes, code: int
+) -> None:
+    (world.folder / "hold").touch()
+    process = world.start("run", "p.yaml", "--budget", "calls=20")
+    assert until(lambda: (world.folder / "begun").exists(), process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE_S)
+    (world.folder / "hold").unlink()
+
+    ended, shown = on_terminal(world, typed, words="resume")
+
+    assert ended == code, shown
+    assert "'work' was stopped while it ran: it may have done part of its work" in shown
+    assert "run it again?" in shown
+    assert world.continued()[0] == 0
+    assert world.broken() == []

@@ -128,3 +128,18 @@ def test_a_command_that_ctrl_c_has_stopped_runs_again_only_if_somebody_says_so(w
     assert "--on-unknown rerun" in printed
     assert "work: started, command; runs again: it was stopped while it ran" in again[1]
     assert (again[0], world.broken()) == (0, [])
+
+
+def test_a_run_whose_database_is_gone_does_not_claim_to_be_kept(world: World) -> None:
+    world.server.arm("body")
+    process = world.start(*RUN)
+    assert until(world.server.reached.is_set, process)
+    for place in world.database.parent.glob("flowcraft.db*"):
+        place.unlink()
+    world.server.arm(None)
+    os.kill(process.pid, signal.SIGINT)
+    printed = process.communicate(timeout=PATIENCE_S)[0].decode()
+
+    assert process.returncode == 1, printed
+    assert "removed or replaced while it was in use" in printed
+    assert "continue with" not in printed
