@@ -11,6 +11,8 @@ from flowcraft.core.errors import DocumentError, SettingsError
 from flowcraft.core.problems import Problem, as_github, as_json, as_sarif, as_text, ordered
 from flowcraft.core.version import VERSION
 
+_OF_PIPELINES = frozenset(("flowcraft", "stages"))
+
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
@@ -53,14 +55,14 @@ def _problems(file: Path, settings_path: Path | None) -> Sequence[Problem]:
     from flowcraft.pipeline.load import load as load_pipeline
 
     try:
-        data = load(file, error=DocumentError).data
-        if isinstance(data, dict) and "llm" in data and "stages" not in data:
+        # A run takes an empty settings.yaml, too.
+        data = load(file, error=DocumentError, blank={} if file.stem == "settings" else None).data
+        if isinstance(data, dict) and not data.keys() & _OF_PIPELINES and ("llm" in data or file.stem == "settings"):
             manager = SettingsManager(file)
             return [*manager.warnings, *check_models(manager.settings, ProviderNames())]
-        load_pipeline(file, models=_known_models(settings_path))
+        return load_pipeline(file, models=_known_models(settings_path)).warnings
     except DocumentError as error:
         return error.problems
-    return ()
 
 
 def _known_models(settings_path: Path | None) -> Any:

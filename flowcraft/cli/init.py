@@ -12,18 +12,23 @@ _START = ("settings.yaml", "hello.yaml")
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
 def init(folder: Path) -> None:
-    """Write a commented settings.yaml and a first pipeline, hello.yaml, into FOLDER; never overwrites."""
-    from flowcraft.core.resources import start_text
+    """Write a commented settings.yaml and a first pipeline, hello.yaml, into FOLDER; never overwrites.
 
-    taken = [name for name in _START if (folder / name).exists()]
+    The JSON Schemas that both name in their first line, for editors, go into FOLDER/schemas.
+    """
+    from flowcraft.core.resources import schema_text, start_text
+
+    texts = {name: start_text(name) for name in _START}
+    texts |= {f"schemas/{name}.schema.json": schema_text(name) for name in ("pipeline", "settings")}
+    taken = [name for name in texts if (folder / name).exists()]
     if taken:
         raise UsageError(
             f"{folder / taken[0]} is already there", hint="choose another folder: flowcraft init my_project"
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in _START:
-            (folder / name).write_text(start_text(name), encoding="utf-8")
+        (folder / "schemas").mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
             click.echo(f"wrote {folder / name}")
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from None

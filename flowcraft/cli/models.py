@@ -153,4 +153,10 @@ def show(settings_path: Path | None, as_json: bool) -> None:
         return
     if manager.notice:
         click.echo(manager.notice, err=True)
-    click.echo(table([(key, str(value), origin) for key, value, origin in rows], ("setting", "value", "from")))
+    click.echo(table([(key, _shown(value), origin) for key, value, origin in rows], ("setting", "value", "from")))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

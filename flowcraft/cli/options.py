@@ -3,11 +3,14 @@
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowcraft.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from flowcraft.pipeline.model import Pipeline
 
 # Whether a file can be read is for the one who reads it to say: with its place, the fix, and as JSON if wanted.
 FILE = click.Path(path_type=Path, readable=False)
@@ -86,3 +89,11 @@ def _from_file(name: str, value: str) -> str:
             f"input '{name}': cannot read {path}: {error.strerror}",
             hint=f"for a value that starts with '@' write -i {name}=@@...",
         ) from None
+
+
+def show_warnings(pipeline: "Pipeline") -> None:
+    """Say what is allowed and probably not meant, before anything is paid."""
+    from flowcraft.cli.screen import clean
+
+    for problem in pipeline.warnings:
+        click.echo(clean(str(problem)), err=True)

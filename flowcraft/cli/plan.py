@@ -15,6 +15,7 @@ from flowcraft.cli.options import (
     pairs,
     pipeline_argument,
     settings_option,
+    show_warnings,
     workspace_option,
 )
 from flowcraft.core.problems import counted
@@ -58,6 +59,7 @@ def plan(
 
     manager = SettingsManager(settings_path)
     pipeline = load(file, models=KnownModels(manager.settings))
+    show_warnings(pipeline)
     values, chosen, place = inputs(given), pairs(models, "--model"), Workspace(workspace or ".")
     if render:
         click.echo(clean(_rendered(pipeline, values, place)))

@@ -18,6 +18,7 @@ from flowcraft.cli.options import (
     model_option,
     pairs,
     settings_option,
+    show_warnings,
     workspace_option,
 )
 from flowcraft.cli.surroundings import say
@@ -180,6 +181,7 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
 
     manager = SettingsManager(order.settings_path)
     pipeline = load(file, models=KnownModels(manager.settings))
+    show_warnings(pipeline)
     chosen = pairs(order.models, "--model")
     if order.record:
         _check_place(order.record)

@@ -6,6 +6,7 @@ Looked up in this order: the argument, $FLOWCRAFT_SETTINGS, ./settings.yaml, ~/.
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,22 @@ class SettingsManager:
         self.settings = replace(settings, origins={"llm.qwen_oauth_path": oauth_origin, **settings.origins})
 
 
-def describe(settings: Settings) -> list[tuple[str, str, str]]:
-    """Each setting in force as (dotted key, value, where it comes from); never with a secret."""
+def describe(settings: Settings) -> list[tuple[str, Any, str]]:
+    """Each setting in force as (dotted key, value, where it comes from); never with a secret.
+
+    A value is plain data: a list of texts, a number, true or false, or text.
+    """
     llm = settings.llm
     rows: dict[str, Any] = {
-        "llm.cheap_model": llm.cheap_models,
-        "llm.expensive_model": llm.expensive_models,
+        "llm.cheap_model": llm.cheap_models if len(llm.cheap_models) > 1 else llm.cheap_model,
+        "llm.expensive_model": llm.expensive_models if len(llm.expensive_models) > 1 else llm.expensive_model,
         "llm.expensive_stages": llm.expensive_stages,
         "llm.qwen_oauth_path": llm.qwen_oauth_path,
         "llm.retries": llm.retries,
         "llm.telemetry": llm.telemetry,
     }
     for name in _TIMES:
-        rows[f"llm.timeouts.{name}"] = f"{getattr(llm.timeouts, name):g}"
+        rows[f"llm.timeouts.{name}"] = getattr(llm.timeouts, name)
     rows |= {f"llm.budget.{name}": limit for name, limit in llm.budget.items()}
     rows |= {"llm.budget.on_exceed": llm.on_exceed} if llm.budget else {}
     rows |= {f"llm.prices.override.{name}": f"{price.input}/{price.output}" for name, price in llm.prices.items()}
@@ -72,7 +76,7 @@ def describe(settings: Settings) -> list[tuple[str, str, str]]:
         rows |= {f"llm.models.{model.name}.{key}": value for key, value in _model_rows(model).items()}
     if settings.jobs is not None:
         rows["jobs"] = settings.jobs
-    return [(key, masked(_text(value)), str(settings.origin(key))) for key, value in rows.items()]
+    return [(key, _plain(value), str(settings.origin(key))) for key, value in rows.items()]
 
 
 def _model_rows(model: ModelSettings) -> dict[str, Any]:
@@ -80,12 +84,16 @@ def _model_rows(model: ModelSettings) -> dict[str, Any]:
     if model.prices:
         rows["prices"] = f"{model.prices.input}/{model.prices.output}"
     rows |= {f"params.{key}": value for key, value in model.params.items()} | dict(model.options)
-    rows |= {f"timeouts.{name}": f"{getattr(model.timeouts, name):g}" for name in _TIMES}
+    rows |= {f"timeouts.{name}": getattr(model.timeouts, name) for name in _TIMES}
     return {key: value for key, value in rows.items() if value not in (None, "")}
 
 
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    if isinstance(value, Decimal):
+        return float(value)
+    return value if isinstance(value, (bool, int, float)) else masked(str(value))
 
 
 def _found(path: str | os.PathLike[str] | None, env: Mapping[str, str], home: Path, folder: Path) -> Path | None:

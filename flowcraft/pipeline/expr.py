@@ -187,6 +187,11 @@ def lone_value(source: str) -> nodes.Expr | None:
     return expression_tree(source, parts[0].tokens) if len(parts) == 1 and parts[0].kind == "value" else None
 
 
+def bare_text(source: str) -> str:
+    """The text of an expression without what may stand around the whole of it."""
+    return source.strip().removeprefix("${{").removesuffix("}}").strip()
+
+
 def expression_of(source: str) -> nodes.Expr:
     """The tree of a bare expression; raises ExpressionError if it cannot be read."""
     return expression_tree(source, bare(source))

@@ -4,6 +4,7 @@ Reads the pipeline file and the files it names; opens no connection and runs not
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from flowcraft.core import document as documents
@@ -11,6 +12,7 @@ from flowcraft.core.errors import PipelineError
 from flowcraft.core.problems import Problem, ordered
 from flowcraft.pipeline.checking.check import meaning
 from flowcraft.pipeline.checking.graph import Graph
+from flowcraft.pipeline.checking.lookalikes import lookalikes
 from flowcraft.pipeline.checking.writers import conflicts
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.pipeline.reading.build import Builder
@@ -28,7 +30,7 @@ def load(path: Path, *, models: Collection[str] | None = None) -> Pipeline:
     pipeline = loader.load(path, ())
     if loader.problems or pipeline is None:
         raise PipelineError(ordered(loader.problems))
-    return pipeline
+    return replace(pipeline, warnings=tuple(ordered(loader.warnings))) if loader.warnings else pipeline
 
 
 class _Loader:
@@ -36,6 +38,7 @@ class _Loader:
 
     def __init__(self, models: Collection[str] | None) -> None:
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
         self._models = models
         self._loaded: dict[Path, Pipeline | None] = {}
 
@@ -57,6 +60,7 @@ class _Loader:
         found += meaning(pipeline, graphs, builder.material.sites)
         found += conflicts(document, graphs)
         self.problems += found
+        self.warnings += lookalikes(builder.material.sites)
         return None if found else pipeline
 
     def _used(self, path: Path, users: tuple[Path, ...]) -> Pipeline | str | None:

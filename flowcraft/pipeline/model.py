@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from flowcraft.core.problems import Problem
 from flowcraft.pipeline.expr import Expression, Script, Template
 
 
@@ -179,7 +180,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """A checked pipeline; relative `{file: ...}` references start at `folder`. `finals` run at the end."""
+    """A checked pipeline; relative `{file: ...}` references start at `folder`. `finals` run at the end.
+
+    `warnings` are what is allowed and probably not meant, in this file and those it uses.
+    """
 
     name: str
     file: Path
@@ -189,6 +193,7 @@ class Pipeline:
     outputs: Mapping[str, Template] = field(default_factory=dict)
     budget: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def folder(self) -> Path:

@@ -205,7 +205,7 @@ class Executions:
 
     def _included(self, place: Place, end: End, work: Inclusion) -> None:
         used, renderer = work.pipeline, place.frame.renderer
-        given = renderer.arguments(place.stage, work.arguments, place.names)
+        given = renderer.arguments(place.stage, work, place.names)
         values = entered(used, given, place.path)
         limits = place.limits.narrowed(place.path, None, self._inner(place.path, used.budget))
         inner = renderer.used(used, secret_texts(used, values), place.stage.retries)

@@ -13,7 +13,18 @@ from flowcraft.llm.routing import Named
 from flowcraft.pipeline.expr import Expression, Template
 from flowcraft.pipeline.expressions.data import field_of, is_defined, kind_of
 from flowcraft.pipeline.expressions.references import Reference
-from flowcraft.pipeline.model import Approval, Check, Command, Each, Function, Output, Pipeline, Prompt, Stage
+from flowcraft.pipeline.model import (
+    Approval,
+    Check,
+    Command,
+    Each,
+    Function,
+    Inclusion,
+    Output,
+    Pipeline,
+    Prompt,
+    Stage,
+)
 from flowcraft.runner.attachments import attached
 from flowcraft.runner.checks import key_of
 from flowcraft.runner.choices import named_by_stage, stage_model
@@ -98,7 +109,7 @@ class Renderer:
             if isinstance(each.items, Expression):
                 found = each.items.value(names.public, self.workspace)
             else:
-                found = self._filled(each.items, names)
+                found = self._filled(each.items, names.public)
         if not isinstance(found, list):
             raise StageError(f"'foreach' of '{stage.id}' goes over a list, and this is {kind_of(found)}")
         if len(found) > each.most:
@@ -106,10 +117,14 @@ class Renderer:
             raise StageError(f"FC302: '{stage.id}' has {len(found)} items, at most {each.most} are allowed", hint=hint)
         return found
 
-    def arguments(self, stage: Stage, given: Mapping[str, Any], names: Names) -> dict[str, Any]:
-        """The values under `with`. Raises StageError."""
+    def arguments(self, stage: Stage, work: Inclusion, names: Names) -> dict[str, Any]:
+        """The values under `with`; only a secret input may be given a secret. Raises StageError."""
+        secret = {one.name for one in work.pipeline.inputs if one.secret}
         with self.placed(stage.line):
-            return {name: self._filled(value, names) for name, value in given.items()}
+            return {
+                name: self._filled(value, names.private if name in secret else names.public)
+                for name, value in work.arguments.items()
+            }
 
     def approval(self, stage: Stage, approval: Approval, names: Names) -> str:
         """What a person is asked. Raises StageError."""
@@ -164,7 +179,7 @@ class Renderer:
         if isinstance(stage.work, Prompt):
             return self._question(stage, stage.work, names, models, reads)
         if isinstance(stage.work, Function):
-            arguments = self._filled(stage.work.arguments, names)
+            arguments = self._filled(stage.work.arguments, names.public)
             return Invocation(
                 target=stage.work.target, arguments=arguments, cwd=self.workspace.root, secrets=self._secrets
             )
@@ -228,9 +243,9 @@ class Renderer:
         key = key_of(stage.checks, values)
         return Contract(checks=stage.checks, names=own, key=key, cwd=root, secrets=self._secrets)
 
-    def _filled(self, value: Any, names: Names) -> Any:
+    def _filled(self, value: Any, names: Mapping[str, Any]) -> Any:
         if isinstance(value, Template):
-            return value.render(names.public, self.workspace)
+            return value.render(names, self.workspace)
         if isinstance(value, Mapping):
             return {name: self._filled(inner, names) for name, inner in value.items()}
         if isinstance(value, (list, tuple)):

@@ -16,6 +16,7 @@ def entered(used: Pipeline, given: Mapping[str, Any], path: str) -> dict[str, An
     for one in used.inputs:
         if one.name in given and (reasons := check_value(given[one.name], one.schema)):
             said = "; ".join(reason.replace("the answer", "it", 1) for reason in reasons)
+            said = "it is secret, and not what its schema says" if one.secret else said
             raise StageError(f"the input '{one.name}' of '{path}' does not fit: {said}", hint="look at its `with`")
     try:
         return bind(used, given, os.environ)

@@ -8,6 +8,8 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 from servers import ChatServer, answer, delta, status, stream
 
 from flowcraft.cli.main import run_command
@@ -392,6 +394,51 @@ def test_init_writes_files_that_are_valid(workspace: Path, capsys: pytest.Captur
     assert run_command(["validate", str(folder / "settings.yaml"), str(folder / "hello.yaml")]) == 0
     assert run_command(["init", "my project"]) == 2
     assert "already there" in capsys.readouterr().err
+
+
+def test_the_schemas_that_init_names_for_editors_are_there_and_take_the_files(workspace: Path) -> None:
+    assert run_command(["init", "new"]) == 0
+
+    for name in ("settings.yaml", "hello.yaml"):
+        text = (workspace / "new" / name).read_text()
+        named = text.splitlines()[0].removeprefix("# yaml-language-server: $schema=")
+        schema = json.loads((workspace / "new" / named).read_text())
+        Draft202012Validator(schema).validate(yaml.safe_load(text))
+
+
+def test_an_empty_settings_file_is_valid_as_it_is_for_a_run(workspace: Path) -> None:
+    (workspace / "settings.yaml").touch()
+    (workspace / "p.yaml").touch()
+
+    assert run_command(["validate", "settings.yaml"]) == 0
+    assert run_command(["validate", "p.yaml"]) == 2
+
+
+def test_settings_in_the_place_of_a_pipeline_are_named_as_such(
+    settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["run", str(settings)]) == 2
+
+    told = capsys.readouterr().err
+    assert "settings.yaml:1:1: error[FC003]: these are settings, not a pipeline" in told
+    assert told.count("error[") == 1
+
+
+def test_text_that_looks_like_a_value_is_told_and_runs(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = workspace / "p.yaml"
+    file.write_text("flowcraft: 1\nstages:\n  - {id: a, run: \"echo '{{ stages.a.output }}'\"}\n")
+
+    assert run_command(["run", str(file)]) == 0
+
+    assert "p.yaml:3:25: warning[FC250]" in capsys.readouterr().err
+
+
+def test_settings_show_as_json_keeps_lists_and_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["settings", "show", "--json"]) == 0
+
+    rows = {row["key"]: row["value"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["llm.expensive_stages"] == ["security_review", "architecture_design", "complex_debugging"]
+    assert (rows["llm.retries"], rows["llm.timeouts.total"]) == (2, 600)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -366,9 +366,9 @@ class TestOrigins:
     def test_description_names_values_and_places_and_no_secrets(self, workspace: Path) -> None:
         rows = {key: (value, origin) for key, value, origin in describe(settings(self.TEXT))}
 
-        assert rows["llm.cheap_model"] == ("a, b", "settings.yaml:2")
+        assert rows["llm.cheap_model"] == (["a", "b"], "settings.yaml:2")
         assert rows["llm.expensive_model"] == ("kiro-cli", "default")
-        assert rows["llm.timeouts.total"] == ("600", "default")
+        assert rows["llm.timeouts.total"] == (600.0, "default")
         assert rows["llm.models.a.prices"] == ("1/2", "settings.yaml:8")
         assert rows["llm.models.a.path"] == (str(workspace / "x"), "settings.yaml:9")
         assert rows["llm.models.b.provider"] == ("openai", "settings.yaml:11")

@@ -22,7 +22,7 @@ CODES = {
     *("FC003", "FC004", "FC010", "FC011", "FC012", "FC100", "FC101", "FC102", "FC103", "FC104", "FC105", "FC106"),
     *("FC107", "FC110", "FC111", "FC112", "FC120", "FC121", "FC122", "FC123", "FC124", "FC125", "FC126", "FC127"),
     *("FC128", "FC129", "FC130", "FC131", "FC132", "FC140", "FC201", "FC202", "FC203", "FC204"),
-    *("FC210", "FC220", "FC221", "FC222", "FC223", "FC224", "FC230", "FC240", "FC301"),
+    *("FC210", "FC220", "FC221", "FC222", "FC223", "FC224", "FC230", "FC240", "FC250", "FC301"),
 }
 
 
@@ -41,8 +41,11 @@ def complaints(file: Path) -> str:
 @pytest.mark.parametrize("file", sorted(ERRORS.glob("*.yaml")), ids=lambda file: file.stem)
 def test_a_bad_file_gets_exactly_these_words(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ERRORS)
+    warned = file.stem.startswith("fc250")
 
-    assert complaints(Path(file.name)) == file.with_suffix(".txt").read_text().rstrip("\n")
+    told = "\n".join(map(str, load(Path(file.name)).warnings)) if warned else complaints(Path(file.name))
+
+    assert told == file.with_suffix(".txt").read_text().rstrip("\n")
 
 
 def test_every_code_has_a_bad_file() -> None:

@@ -11,7 +11,7 @@ import pytest
 from fakes import Gate, Reply, ScriptedProvider, llm_of, settings_of
 from jsonschema import Draft202012Validator
 
-from flowcraft.core.errors import AuthError, SettingsError, UsageError
+from flowcraft.core.errors import AuthError, PipelineError, SettingsError, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest
@@ -532,6 +532,48 @@ def test_a_secret_reaches_the_command_and_nothing_else() -> None:
     assert "hunter2" not in everything
     assert "HUNTER2" not in everything
     assert record.to_json()["inputs"] == {"token": "***"}
+
+
+def test_a_secret_is_handed_on_to_a_secret_input_of_a_used_pipeline() -> None:
+    inner = """
+        flowcraft: 1
+        inputs: {key: {type: string, secret: true}}
+        stages:
+          - id: use
+            env: {KEY: "${{ inputs.key }}"}
+            run: test "$KEY" = hunter2-hunter2; echo "with $KEY"
+        outputs: {said: "${{ stages.use.output }}"}
+    """
+    Path("inner.yaml").write_text(dedent(inner))
+    heard: list[Event] = []
+
+    record = run_(
+        """
+        - {id: part, uses: inner.yaml, with: {key: "${{ inputs.token }}"}}
+        """,
+        head="inputs: {token: {type: string, secret: true}}\n",
+        inputs={"token": "hunter2-hunter2"},
+        on_event=heard.append,
+    )
+
+    assert record.status == "succeeded"
+    assert output(record, "part") == {"said": "with ***"}
+    assert "hunter2" not in json.dumps(record.to_json()) + repr(record) + repr(heard)
+
+
+@pytest.mark.parametrize("value", ["${{ inputs.token }}!", "${{ inputs.token | trim }}"])
+def test_a_secret_is_not_handed_on_changed_or_to_an_open_input(value: str) -> None:
+    for secret in ("true", "false"):
+        inner = f"flowcraft: 1\ninputs: {{key: {{type: string, secret: {secret}}}}}\nstages: [{{id: a, run: x}}]\n"
+        Path("inner.yaml").write_text(inner)
+        given = value if secret == "true" else "${{ inputs.token }}"
+
+        with pytest.raises(PipelineError, match="FC230"):
+            run_(
+                f"""- {{id: part, uses: inner.yaml, with: {{key: "{given}"}}}}""",
+                head="inputs: {token: {type: string, secret: true}}\n",
+                inputs={"token": "x"},
+            )
 
 
 def test_the_record_is_what_its_schema_promises() -> None:

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 
 from flowcraft.core.errors import ExpressionError
 from flowcraft.core.problems import Problem, did_you_mean, nearest
-from flowcraft.pipeline.checking.fields import Lack, lack
+from flowcraft.pipeline.checking.fields import BOOLEAN, LONG, Lack, kind_at, lack
 from flowcraft.pipeline.checking.graph import Graph
 from flowcraft.pipeline.checking.results import is_prose, one_result, result
 from flowcraft.pipeline.checking.roots import FIELDS, LOOP_FIELDS, RUN_FIELDS, instead
 from flowcraft.pipeline.checking.visible import Found, Visible, literal, may_be_missing
-from flowcraft.pipeline.expr import Expression, Script
+from flowcraft.pipeline.expr import Expression, Script, Template, bare_text
 from flowcraft.pipeline.expressions.data import kind_of
 from flowcraft.pipeline.expressions.references import Comparison, Reference
-from flowcraft.pipeline.model import Group, Pipeline, Stage
+from flowcraft.pipeline.model import Group, Inclusion, Pipeline, Stage
 from flowcraft.pipeline.reading.sites import Site
 
 _OF_COMMANDS = ("exit_code", "stderr")
@@ -56,6 +56,13 @@ class _Checker:
             self.problems += _constant(site, fixed)
         for reference in references:
             self._reference(site, reference)
+        if (
+            len(references) == 1
+            and site.key in _CONDITIONS
+            and site.key != "foreach"
+            and bare_text(site.item.source) == references[0].text
+        ):
+            self._condition(site, references[0])
         for comparison in comparisons:
             self._comparison(site, comparison)
 
@@ -77,6 +84,20 @@ class _Checker:
             hint = instead(str(root), str(reference), self._inputs, names, sorted(site.spot.names))
             self._tell(site, reference, f"there is no '{root}' here", "FC220", hint)
 
+    def _condition(self, site: Site, reference: Reference) -> None:
+        """A condition that is one name, of something that is never true or false."""
+        path, kind = reference.path, None
+        if path[0] == "inputs" and path[1:2] and path[1] in self._inputs:
+            kind = kind_at(self._inputs[str(path[1])].schema, path[2:])
+        elif (
+            path[0] == "stages" and path[2:3] == ("output",) and (found := self._visible.find(site.spot, str(path[1])))
+        ):
+            kind = kind_at(result(found.stage), path[3:]) if found else None
+        if kind not in (None, BOOLEAN):
+            message = f"a condition must be true or false, and '{reference}' {kind}"
+            hint = f"say what must hold: {reference} | length > 0" if kind in LONG else f"compare it: {reference} > 0"
+            self._tell(site, reference, message, "FC301", hint)
+
     def _local(self, site: Site, reference: Reference) -> None:
         root, fields = reference.path[0], reference.path[1:]
         if root == "loop" and fields and fields[0] not in LOOP_FIELDS:
@@ -97,9 +118,11 @@ class _Checker:
         if found is None:
             hint = did_you_mean(name, self._inputs) or f"declare it: inputs: {{{name}: string}}"
             self._tell(site, reference, f"there is no input '{name}'", "FC221", hint)
-        elif found.secret and site.key != "env":
+        elif found.secret and site.key != "env" and not _handed_on(site, reference):
             message = f"'{name}' is secret: it may only be used in 'env:' of a run stage"
             hint = f'env: {{{name.upper()}: "${{{{ inputs.{name} }}}}"}}  and then "${name.upper()}" in the script'
+            if site.key == "with":
+                message += ", or as a whole for a secret input of a used pipeline"
             self._tell(site, reference, message, "FC230", hint)
         else:
             self._lacking(site, reference, lack(found.schema, reference.path[2:]), 2)
@@ -213,6 +236,17 @@ class _Checker:
 
     def _tell(self, site: Site, reference: Reference, message: str, code: str, hint: str | None = None) -> None:
         self.problems.append(site.problem(message, code=code, hint=hint, offset=reference.offset, text=reference.text))
+
+
+def _handed_on(site: Site, reference: Reference) -> bool:
+    """Whether a secret goes on, as it is, to a secret input of a used pipeline."""
+    stage = site.spot.level.stages[site.spot.number] if site.spot.number is not None else None
+    if site.key != "with" or stage is None or not isinstance(stage.work, Inclusion) or site.path[-2] != "with":
+        return False
+    secret = {one.name for one in stage.work.pipeline.inputs if one.secret}
+    source = site.item.source
+    whole = isinstance(site.item, Template) and source.startswith("${{") and bare_text(source) == reference.text
+    return whole and site.path[-1] in secret
 
 
 def _child(stage: Stage, path: Sequence[str | int]) -> Stage | None:

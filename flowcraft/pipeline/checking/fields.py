@@ -14,6 +14,7 @@ _WORDS = {
     "null": "is null",
     "array": "is a list",
 }
+BOOLEAN, LONG = _WORDS["boolean"], (_WORDS["string"], _WORDS["array"])
 _MAX_REFS = 20
 
 
@@ -45,6 +46,18 @@ def lack(schema: Mapping[str, Any], path: Sequence[str | int]) -> Lack | None:
         else:
             return Lack(depth, known={name: _kind(inner) for name, inner in at["properties"].items()})
     return None
+
+
+def kind_at(schema: Mapping[str, Any], path: Sequence[str | int]) -> str | None:
+    """What the value at a path is for sure, in words such as "is text"; None if that cannot be said."""
+    at: Any = schema
+    for part in (*path, None):
+        at = _followed(schema, at)
+        if not isinstance(at, dict) or any(key in at for key in _OPEN):
+            return None
+        if part is not None:
+            at = at.get("items") if isinstance(part, int) else (at.get("properties") or {}).get(part)
+    return _WORDS.get(at.get("type")) if isinstance(at.get("type"), str) else None
 
 
 def _followed(root: Mapping[str, Any], schema: Any) -> Any:

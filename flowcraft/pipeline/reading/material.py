@@ -47,7 +47,7 @@ class Material:
 
     def site(self, item: Expression | Template | Script, place: Place, key: str, spot: Spot) -> None:
         """Note a template that is rendered at `spot`; there is nothing to say about one without values."""
-        if "${" in item.source or isinstance(item, Expression):
+        if isinstance(item, Expression) or _says_something(item.source):
             self.sites.append(Site(item, self.document, place, spot, key))
 
     def text(self, value: Any, place: Place) -> Text | None:
@@ -64,7 +64,7 @@ class Material:
         """The template of a text, noted where it is used."""
         if text is None:
             return None
-        if "${" in text.template.source:
+        if _says_something(text.template.source):
             self.sites.append(Site(text.template, self.document, text.path, spot, key, text.file))
         return text.template
 
@@ -194,3 +194,8 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return f"${{{{ {str(value).lower()} }}}}"
     return f"${{{{ {value} }}}}" if isinstance(value, (int, float)) else ""
+
+
+def _says_something(source: str) -> bool:
+    """Whether there are values in a text, or what may be meant as one."""
+    return "${" in source or "inputs." in source or "stages." in source

@@ -31,6 +31,9 @@ def shape(document: Document) -> list[Problem]:
     """All problems of keys and types."""
     root = shipped("pipeline")
     data = document.data
+    if isinstance(data, dict) and "llm" in data and not data.keys() & {"flowcraft", "stages"}:
+        hint = "name a pipeline; settings are ./settings.yaml, or are named by --settings"
+        return [document.problem([], "these are settings, not a pipeline", code="FC003", hint=hint)]
     wrong = [(place, stage) for place, stage in every_stage(data) if not _fits(stage) or _misplaced(stage, place)]
     own = [*_kinds(document, wrong), *_names(document, wrong)]
     found = [] if _judge("file")(data) else check(document, [], _definition("file"), root_schema=root)
