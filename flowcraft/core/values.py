@@ -37,11 +37,14 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """US dollars per million tokens; `cached_input` None means that cached input costs as much as other input."""
+    """US dollars per million tokens. Of the input, `cached_input` is for what comes from the service's cache and
+    `cache_write` for what goes into it; None means as much as other input.
+    """
 
     input: Decimal
     output: Decimal
     cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

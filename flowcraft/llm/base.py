@@ -75,19 +75,23 @@ class Usage:
     """Tokens of one call as the service reported them; None is unknown, never 0.
 
     Names follow the OpenAI chat-completions `usage` object. `cached_tokens` are part of
-    `prompt_tokens`, `reasoning_tokens` part of `completion_tokens`. `credits` is what agents bill in.
+    `prompt_tokens` (they come from the service's cache), and so are `cache_creation_tokens` (they go into it);
+    `reasoning_tokens` are part of `completion_tokens`. `credits` is what agents bill in.
     """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_creation_tokens: int | None = None
     reasoning_tokens: int | None = None
     credits: Decimal | None = None
 
 
 class Delta(NamedTuple):
     """One piece of an answer as it arrives; `finish_reason` makes the answer complete.
+
+    `cost` is in US dollars, where whoever answers says what it takes for the answer.
 
     A named tuple, because a stream makes one per event and a frozen dataclass takes three times as long.
     """
@@ -98,6 +102,7 @@ class Delta(NamedTuple):
     usage: Usage | None = None
     model: str | None = None
     request_id: str | None = None
+    cost: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +152,7 @@ class Answer:
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
         self._request_id: str | None = None
+        self._cost: Decimal | None = None
 
     def add(self, delta: Delta) -> None:
         """Take in the next piece."""
@@ -160,6 +166,8 @@ class Answer:
         self._usage = delta.usage or self._usage
         self._model = delta.model or self._model
         self._request_id = delta.request_id or self._request_id
+        if delta.cost is not None:
+            self._cost = delta.cost
 
     @property
     def text(self) -> str:
@@ -172,7 +180,10 @@ class Answer:
         return self._usage
 
     def response(self, cost: Decimal | None = None) -> LLMResponse:
-        """The whole answer; raises IncompleteStream if no finish_reason has come."""
+        """The whole answer; raises IncompleteStream if no finish_reason has come.
+
+        `cost` is what it is worth by a list of prices, used where the answer itself does not say it.
+        """
         if self._finish_reason is None:
             raise IncompleteStream(
                 "the answer ended before it was finished (no finish_reason)",
@@ -189,7 +200,7 @@ class Answer:
             provider=self._provider,
             finish_reason=self._finish_reason,
             usage=self._usage,
-            cost=cost,
+            cost=cost if self._cost is None else self._cost,
             reasoning=self._reasoning.text,
             request_id=self._request_id,
         )
@@ -364,6 +375,7 @@ def _from_response(chat: Callable[..., LLMResponse], request: ChatRequest) -> It
         usage=response.usage,
         model=response.model or None,
         request_id=response.request_id,
+        cost=response.cost,
     )
 
 
@@ -379,6 +391,7 @@ def _from_pieces(pieces: Iterator[str]) -> Iterator[Delta]:
             usage=response.usage,
             model=response.model or None,
             request_id=response.request_id,
+            cost=response.cost,
         )
     else:  # a plain iterator of str that ended without an error is a whole answer
         yield Delta(finish_reason="stop")

@@ -122,6 +122,7 @@ class OpenTelemetry:
             "gen_ai.response.finish_reasons": [response.finish_reason],
             "gen_ai.usage.input_tokens": usage.prompt_tokens,
             "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+            "gen_ai.usage.cache_creation.input_tokens": usage.cache_creation_tokens,
             "gen_ai.usage.output_tokens": usage.completion_tokens,
             "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
             "flowcraft.request_id": response.request_id,

@@ -41,7 +41,8 @@ class Rates:
     def ceiling(self, input_tokens: int, output_tokens: int) -> Decimal:
         """The most that a request with so much input and output may cost."""
         prices = self.price_of(input_tokens)
-        dearest = max(prices.input, prices.cached_input or prices.input)
+        # All of it may come from the service's cache, or go into it.
+        dearest = max(prices.input, prices.cached_input or 0, prices.cache_write or 0)
         return (input_tokens * dearest + output_tokens * prices.output) / _MILLION
 
 
@@ -76,9 +77,7 @@ def _in_book(provider: str, name: str, base_url: str | None) -> Rates | None:
 def _tier(tiers: Sequence[Mapping[str, Any]], input_tokens: int) -> Prices:
     fitting = (tier for tier in tiers if tier["up_to"] is None or input_tokens <= tier["up_to"])
     tier = next(fitting, tiers[-1])
-    return Prices(
-        input=Decimal(tier["input"]), output=Decimal(tier["output"]), cached_input=Decimal(tier["cached_input"])
-    )
+    return Prices(**{kind: Decimal(tier[kind]) for kind in ("input", "output", "cached_input", "cache_write")})
 
 
 @lru_cache(maxsize=1)
@@ -116,4 +115,11 @@ def _genai_prices(name: str, input_tokens: int) -> Prices:
     size = max(1, input_tokens)
     asked = Decimal(price(tokens(input_tokens=size, output_tokens=0), model_ref=name).total_price)
     both = Decimal(price(tokens(input_tokens=size, output_tokens=1_000_000), model_ref=name).total_price)
-    return Prices(input=asked * _MILLION / size, output=both - asked)
+    read = Decimal(price(tokens(input_tokens=size, cache_read_tokens=size), model_ref=name).total_price)
+    written = Decimal(price(tokens(input_tokens=size, cache_write_tokens=size), model_ref=name).total_price)
+    return Prices(
+        input=asked * _MILLION / size,
+        output=both - asked,
+        cached_input=read * _MILLION / size,
+        cache_write=written * _MILLION / size,
+    )

@@ -115,7 +115,7 @@ def test_a_login_is_an_address_with_a_code() -> None:
         ({"inputTokens": 5, "outputTokens": 2}, Usage(prompt_tokens=5, completion_tokens=2)),
         (
             {"inputTokens": 5, "outputTokens": 2, "totalTokens": 107, "cachedReadTokens": 80, "cachedWriteTokens": 20},
-            Usage(prompt_tokens=105, completion_tokens=2, total_tokens=107, cached_tokens=80),
+            Usage(prompt_tokens=105, completion_tokens=2, total_tokens=107, cached_tokens=80, cache_creation_tokens=20),
         ),
         (
             {"inputTokens": 105, "outputTokens": 2, "totalTokens": 107, "cachedReadTokens": 80},
@@ -142,6 +142,25 @@ def test_usage_that_comes_with_each_call_of_the_model_is_added_up() -> None:
         turn.update({"sessionUpdate": "agent_message_chunk", "content": content, "_meta": {"usage": usage}})
     last = turn.finished({"stopReason": "end_turn"})
     assert last.usage == Usage(prompt_tokens=7, completion_tokens=2, total_tokens=9, cached_tokens=0)
+
+
+@pytest.mark.parametrize(
+    ("costs", "cost"),
+    [
+        ([{"amount": 0.01, "currency": "USD"}, {"amount": 0.25, "currency": "usd"}], Decimal("0.25")),
+        ([{"amount": 0.25, "currency": "USD"}, None], Decimal("0.25")),
+        ([{"amount": 1, "currency": "EUR"}], None),
+        ([{"amount": -1, "currency": "USD"}], None),
+        ([{"amount": "NaN", "currency": "USD"}, "x", {"currency": "USD"}], None),
+    ],
+)
+def test_dollars_are_kept_where_the_agent_says_them(costs: list[object], cost: Decimal | None) -> None:
+    turn = Turn("x")
+    for said in costs:
+        turn.update({"sessionUpdate": "usage_update", "used": 5, "size": 100, "cost": said})
+    turn.update({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "ok"}})
+
+    assert turn.finished({"stopReason": "end_turn"}).cost == cost
 
 
 def test_a_model_may_be_named_as_the_agent_shows_it() -> None:

@@ -187,7 +187,7 @@ def test_reads_a_whole_answer() -> None:
         model="claude-served",
         provider="anthropic",
         finish_reason="stop",
-        usage=Usage(prompt_tokens=20, completion_tokens=1, total_tokens=21, cached_tokens=7),
+        usage=Usage(prompt_tokens=20, completion_tokens=1, total_tokens=21, cached_tokens=7, cache_creation_tokens=3),
         reasoning="hm",
         request_id="req-a",
     )
@@ -212,7 +212,7 @@ def test_reads_a_stream() -> None:
         model="claude-served",
         provider="anthropic",
         finish_reason="stop",
-        usage=Usage(prompt_tokens=20, completion_tokens=5, total_tokens=25, cached_tokens=7),
+        usage=Usage(prompt_tokens=20, completion_tokens=5, total_tokens=25, cached_tokens=7, cache_creation_tokens=3),
         reasoning="let me see",
         request_id="req-a",
     )

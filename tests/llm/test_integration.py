@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +22,7 @@ from flowcraft.core.errors import (
 )
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import LLMSettings, ModelSettings, Origin, Prices, Settings, Timeouts
-from flowcraft.llm.base import BaseLLMProvider, Delta, LLMMessage, LLMResponse, Usage
+from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, LLMMessage, LLMResponse, Usage
 from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.factory import LLMProviderFactory
 from flowcraft.llm.integration import LLMIntegration
@@ -183,6 +183,27 @@ def test_a_stream_that_breaks_before_its_text_is_tried_again() -> None:
 
     assert list(llm.stream_completion(HELLO)) == ["whole"]
     assert books.events == ["first small", "retry small"]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_the_dollars_that_an_answer_names_win_over_a_list_of_prices(streamed: bool) -> None:
+    said = [Delta(content="one"), Delta(finish_reason="stop", usage=Usage(prompt_tokens=1), cost=Decimal("0.25"))]
+
+    class Telling(BaseLLMProvider):
+        provider_name = "telling"
+
+        def deltas(self, request: ChatRequest) -> Iterator[Delta]:
+            return iter(said)
+
+    llm = integration(small=Telling())
+    if streamed:
+        stream = llm.stream_completion(HELLO)
+        list(stream)
+        response = stream.response
+    else:
+        response = llm.chat_completion(HELLO)
+
+    assert response.cost == Decimal("0.25")
 
 
 CUT = IncompleteStream("cut")

@@ -9,7 +9,7 @@ seen), `usage` (a path for each name of `Usage`, with `when`).
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -20,7 +20,7 @@ from flowcraft.llm.agents.terminal import PlainText
 from flowcraft.llm.base import Delta, Usage
 
 FORMATS = ("text", "json", "json-lines")
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+_COUNTS = tuple(field.name for field in fields(Usage) if field.name != "credits")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowcraft.core.errors import ReplyError, TransportError
 from flowcraft.llm.agents.failures import disguised, empty
-from flowcraft.llm.agents.usage import added, metered_credits, piece_of_usage, usage_of
+from flowcraft.llm.agents.usage import added, dollars, metered_credits, piece_of_usage, usage_of
 from flowcraft.llm.base import Delta, Usage
 
 # max_turn_requests: the agent was cut off, too, if not by tokens.
@@ -28,6 +28,7 @@ class Turn:
         self._text: list[str] = []
         self._pieces: Usage | None = None
         self._credits: Decimal | None = None
+        self._cost: Decimal | None = None
         self._tools: set[str] = set()
         self.refusals = 0  # how often it was told that it may not use a tool
 
@@ -55,6 +56,8 @@ class Turn:
                 return Delta(reasoning=text)
         elif kind in ("tool_call", "tool_call_update"):
             self._note_tool(update)
+        elif kind == "usage_update":
+            self._cost = dollars(update) or self._cost  # of the whole session, which has this one turn
         return None
 
     def metadata(self, params: Mapping[str, Any]) -> None:
@@ -87,7 +90,7 @@ class Turn:
                 raise error
         if reason == "end_turn" and not self.text.strip() and (usage is None or not usage.completion_tokens):
             raise empty(self._agent, self.refusals)
-        return Delta(finish_reason=FINISH_REASONS[str(reason)], usage=usage)
+        return Delta(finish_reason=FINISH_REASONS[str(reason)], usage=usage, cost=self._cost)
 
     def _usage(self, result: Mapping[str, Any]) -> Usage | None:
         usage = usage_of(result) or self._pieces

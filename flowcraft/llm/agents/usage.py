@@ -1,17 +1,18 @@
 """What an agent has used, wherever it says so; what it does not say stays unknown.
 
 Tokens stand in the answer to the prompt (`usage`, or Gemini's `_meta.quota`), or piecemeal in the updates, once
-per call of the model (Qwen's `_meta.usage`). Context sizes (`usage_update`) are no usage.
+per call of the model (Qwen's `_meta.usage`). Context sizes (`usage_update`) are no usage, but bring the cost.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from flowcraft.llm.base import Usage
 
-_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+_TOKENS = tuple(field.name for field in fields(Usage) if field.name != "credits")
 _TRAILER = re.compile(r"▸ Credits:\s*([0-9]+(?:[.,][0-9]+)?)?")
 
 
@@ -57,6 +58,12 @@ def metered_credits(params: Mapping[str, Any]) -> Decimal | None:
     return sum(known, Decimal(0)) if known else None
 
 
+def dollars(update: Mapping[str, Any]) -> Decimal | None:
+    """What a session has cost so far, in a `usage_update`; None if it does not say it in US dollars."""
+    cost = _within(update, "cost")
+    return _amount(cost.get("amount")) if cost and str(cost.get("currency")).upper() == "USD" else None
+
+
 def trailer_credits(stderr: str) -> tuple[bool, Decimal | None]:
     """Whether Kiro's closing line is there, which alone proves an answer, and the credits it names."""
     found = _TRAILER.search(stderr)
@@ -80,6 +87,7 @@ def _from_usage(usage: Mapping[str, Any]) -> Usage | None:
         completion_tokens=completion,
         total_tokens=total,
         cached_tokens=read,
+        cache_creation_tokens=written,
         reasoning_tokens=thought,
     )
 

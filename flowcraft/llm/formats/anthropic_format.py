@@ -209,6 +209,7 @@ class Message(Reading):
             completion_tokens=written,
             total_tokens=None if sent is None or written is None else sent + written,
             cached_tokens=found.get("cache_read_input_tokens"),
+            cache_creation_tokens=found.get("cache_creation_input_tokens"),
             reasoning_tokens=found.get("thinking"),
         )
 

@@ -305,11 +305,14 @@ def tools_wanted() -> ReplyError:
 def _usage(reported: Any) -> Usage | None:
     if not isinstance(reported, dict):
         return None
+    details = reported.get("prompt_tokens_details")
     usage = Usage(
         prompt_tokens=count(reported, "prompt_tokens"),
         completion_tokens=count(reported, "completion_tokens"),
         total_tokens=count(reported, "total_tokens"),
-        cached_tokens=count(reported.get("prompt_tokens_details"), "cached_tokens"),
+        cached_tokens=count(details, "cached_tokens"),
+        # DashScope's name for it, or OpenRouter's.
+        cache_creation_tokens=count(details, "cache_creation_input_tokens") or count(details, "cache_write_tokens"),
         reasoning_tokens=count(reported.get("completion_tokens_details"), "reasoning_tokens"),
     )
     return usage if usage != _UNKNOWN else None

@@ -18,7 +18,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ SHOWN_CHARACTERS = 60  # of a text that differs, in a miss
 
 _PIECE = re.compile(r"\s*\S+|\s+")
 _RESPONSE_KEYS = {"content", "finish_reason", "usage", "reasoning", "model", "request_id"}
-_USAGE_KEYS = {"prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens"}
+_USAGE_KEYS = {field.name for field in fields(Usage)} - {"credits"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

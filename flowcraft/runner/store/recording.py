@@ -9,8 +9,6 @@ from flowcraft.runner.outcome import RunRecord
 from flowcraft.runner.store.records import CallRow, Records
 from flowcraft.runner.store.rows import usage_data
 
-_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-
 
 def recording(records: Records, record: RunRecord) -> str:
     """One line for each answer that the run has used, those taken from other runs among them."""
@@ -30,7 +28,7 @@ def _answers(records: Records, record: RunRecord) -> Iterator[CallRow]:
 def _line(call: CallRow) -> dict[str, Any]:
     response = call.response
     assert response
-    usage = {name: value for name, value in (usage_data(response.usage) or {}).items() if name in _USAGE}
+    usage = {name: value for name, value in (usage_data(response.usage) or {}).items() if name != "credits"}
     facts = {
         "content": response.content,
         "finish_reason": response.finish_reason,
