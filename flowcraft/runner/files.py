@@ -19,7 +19,7 @@ from typing import Any
 
 from flowcraft.core.disk import sync_chain, sync_folder, write_synced
 from flowcraft.core.errors import FlowcraftError, StageError
-from flowcraft.pipeline.checking.globs import matches
+from flowcraft.pipeline.checking.globs import is_plain, matches
 from flowcraft.runner.leftovers import remove_temporary
 from flowcraft.runner.workspace import Workspace
 
@@ -194,6 +194,19 @@ def hashes_of(workspace: Workspace, globs: Sequence[str]) -> dict[str, str]:
         except OSError as error:
             raise StageError(f"{path} cannot be read: {error.strerror}", hint="check `reads`") from error
     return dict(sorted(found.items()))
+
+
+def read_by(stage: str, workspace: Workspace, globs: Sequence[str]) -> dict[str, str]:
+    """The files that a stage reads, with their hashes; raises StageError also for one that is named and missing."""
+    found = hashes_of(workspace, globs)
+    for path in (glob for glob in globs if is_plain(glob) and glob not in found):
+        place = workspace.inside(path)
+        if place.is_dir():
+            raise StageError(f"'{stage}' reads {path}, which is a folder", hint=f"write {path.rstrip('/')}/**")
+        if not place.exists():
+            hint = "check its name, or make it in a stage before; one that may be missing needs a glob"
+            raise StageError(f"'{stage}' reads {path}, and there is no such file", hint=hint)
+    return found
 
 
 def _hash_of(place: Path) -> str:

@@ -29,7 +29,7 @@ from flowcraft.runner.attachments import attached
 from flowcraft.runner.checks import key_of
 from flowcraft.runner.choices import named_by_stage, stage_model
 from flowcraft.runner.commands import private_file
-from flowcraft.runner.files import hashes_of
+from flowcraft.runner.files import read_by
 from flowcraft.runner.names import Names
 from flowcraft.runner.outcome import Contract, Execution, Invocation, Judgement, Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
@@ -137,7 +137,7 @@ class Renderer:
         """The stage with every template rendered. Raises StageError, or UsageError for a path."""
         output = stage.output
         with self.placed(stage.line):
-            reads = hashes_of(self.workspace, stage.reads) if stage.reads else {}
+            reads = read_by(stage.id, self.workspace, stage.reads) if stage.reads else {}
             save = output.save.text(names.public, self.workspace) if output.save else None
             return Task(
                 path=path,

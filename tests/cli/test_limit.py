@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from killing import PATIENCE_S, Server, World, until
 
-
 _ASKED = re.compile(rb"\(Enter(: stop here)?\): ")
 
 

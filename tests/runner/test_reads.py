@@ -312,3 +312,16 @@ def test_no_run_with_images_costs_more_than_its_ceiling(folder: Path, name: str)
     assert record.totals.cost is not None
     assert found.ceiling is not None
     assert record.totals.cost <= found.ceiling
+
+
+@pytest.mark.parametrize(("named", "said"), [("notes.txt", "and there is no such file"), ("docs", "write docs/**")])
+def test_a_file_that_is_named_and_missing_ends_the_stage_before_a_call(folder: Path, named: str, said: str) -> None:
+    (folder / "docs").mkdir(exist_ok=True)
+    model = ScriptedProvider(otherwise="x")
+    (folder / "p.yaml").write_text(f"flowcraft: 1\nstages:\n  - {{id: a, prompt: look, reads: [{named}, '*.none']}}\n")
+
+    with llm_of(model) as llm:
+        outcome = run_pipeline(folder / "p.yaml", llm=llm, workspace=folder).outcomes[0]
+
+    assert said in f"{outcome.error} {outcome.hint}"
+    assert model.requests == []
