@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from traced import Step, traced
 
 from flowcraft.core.errors import FlowcraftError
 from flowcraft.runner.store.database import Database
+from flowcraft.runner.store.ledger_schema import APPLICATION_ID, MIGRATIONS
 
 CHAPTERS = {
+    "update": ("runs",),
     "first run": ("run", "p.yaml"),
     "second run": ("run", "p.yaml", "--fresh"),
     "prune": ("prune", "--keep", "1"),
@@ -40,27 +43,47 @@ class Chapter:
     steps: Sequence[Step]
     before: dict[str, bytes | None]
     after: dict[str, bytes | None]
-    run: int  # the number of the run that it works on; 0: it deletes runs
+    rows: tuple[tuple[int, int], tuple[int, int]]  # runs and calls before and after
+    run: int  # the number of the run that it works on, 0 if it works on none
 
 
 def story(folder: Path, server: Server) -> Iterator[Chapter]:
-    """Record a first run, one that replaces all its files, and the deletion of the first."""
+    """Record the update of an old database, then a first run, one that replaces all its files, its deletion."""
     world = World(folder / "life", server)
     (world.folder / "out").rmdir()
-    for number, (name, words) in enumerate(CHAPTERS.items(), start=1):
-        (world.folder / "pad.txt").write_text(f"chapter {number}")
-        yield _chapter(world, folder, name, words, 0 if name == "prune" else number)
+    _old_database(world.database)
+    yield _chapter(world, folder, "update", 0)
+    shutil.rmtree(world.database.parent)
+    for name, run in (("first run", 1), ("second run", 2), ("prune", 0)):
+        (world.folder / "pad.txt").write_text(f"chapter {name}")
+        yield _chapter(world, folder, name, run)
 
 
-def _chapter(world: World, folder: Path, name: str, words: Sequence[str], run: int) -> Chapter:
+def _old_database(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            f"{MIGRATIONS[0]}; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version=1; PRAGMA journal_mode=WAL;"
+            "INSERT INTO runs (id, pipeline, file, file_hash, status, inputs, options, started)"
+            " VALUES ('old', 'p', 'p.yaml', '', 'succeeded', '{}', '{}', '');"
+            "INSERT INTO calls (id, run, path, state, session, event, key, choice, request, reserved, started)"
+            " VALUES ('c', 1, 'a', 'answered', 1, 'first', 'k', '{}', '{}', '{}', '');"
+        )
+
+
+def _chapter(world: World, folder: Path, name: str, run: int) -> Chapter:
     origin = folder / name
     shutil.copytree(world.folder, origin)
-    before = _files(world.folder)
+    before, rows = _files(world.folder), _rows(world)
     env = {one: os.environ[one] for one in ("PATH", "PYTHONPATH", "HOME") if one in os.environ}
-    command = [sys.executable, "-m", "flowcraft", *words]
+    command = [sys.executable, "-m", "flowcraft", *CHAPTERS[name]]
     code, steps = traced(command, world.folder, folder / f"{name} aside", env)
     assert code == 0, (folder / f"{name} aside" / "printed").read_text()
-    return Chapter(name, origin, steps, before, _files(world.folder), run)
+    return Chapter(name, origin, steps, before, _files(world.folder), (rows, _rows(world)), run)
+
+
+def _rows(world: World) -> tuple[int, int]:
+    return len(world.rows("SELECT 1 FROM runs")), len(world.rows("SELECT 1 FROM calls"))
 
 
 def after_cut(chapter: Chapter, at: int, model: str, seed: int, target: Path) -> list[str]:
@@ -121,8 +144,10 @@ def _unsound_ledger(chapter: Chapter, at: int, target: Path) -> list[str]:
             found += [f"lost: {sorted(lost)}"] if lost else []
             ended = database.rows("SELECT 1 FROM runs WHERE number = ? AND status = 'succeeded'", (chapter.run,))
             found += ["the end of the run is lost"] if b": succeeded in " in said and not ended else []
-        elif b"deleted 1 of 2 runs" in said and len(database.rows("SELECT 1 FROM runs")) != 1:
-            found.append("a deleted run is back")
+        else:
+            counts = tuple(len(database.rows(f"SELECT 1 FROM {table}")) for table in ("runs", "calls"))
+            allowed = chapter.rows[1:] if said else chapter.rows
+            found += [f"{counts} runs and calls, not {allowed}"] if counts not in allowed else []
     return found
 
 
