@@ -49,7 +49,10 @@ def _decided(
         row = records.run(run_id)
         ended = {path for path, one in records.stages(row.number).items() if one.status == "succeeded"}
     waiting = [path for path in Opened(root / FOLDER / "runs" / row.id).paths() if path not in ended]
-    if row.status != "paused" or not waiting:
+    if row.status == "paused" and not waiting:  # its folder was deleted
+        again = f"flowcraft resume {row.id}  finds out anew what it waits for"
+        raise UsageError(f"it is not known any more what run {row.id} waits for", hint=again)
+    if row.status != "paused":
         raise UsageError(f"run {row.id} waits for no decision: it is {row.status}", hint="flowcraft runs")
     if stage is not None and stage not in waiting:
         raise UsageError(f"no gate '{stage}' waits in run {row.id}", hint=did_you_mean(stage, waiting))

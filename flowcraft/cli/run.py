@@ -211,7 +211,7 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     if order.record:
         _write_recording(order.record, record, order.workspace)
     if record.status in ("failed", "interrupted") and not order.replay:  # it would ask the real models
-        say(f"continue with: flowcraft resume {record.id}", stream)
+        say(f"continue with: {_resume(record)}", stream)
     if record.status == "paused":
         say(f"decide with: flowcraft approve {record.id}, or: flowcraft reject {record.id}", stream)
     if order.as_json:
@@ -219,6 +219,16 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     if not order.replay:
         quality_note(attempt.provider for outcome in record.outcomes for attempt in outcome.attempts)
     return record.exit_code
+
+
+def _resume(record: "RunRecord") -> str:
+    """The command that goes on with the run."""
+    from flowcraft.cli.screen import clean
+    from flowcraft.runner.session import unsure
+
+    paths = ", ".join(f"'{outcome.path}'" for outcome in record.outcomes if unsure(outcome))
+    more = f" --on-unknown rerun  (if {clean(paths)} can run again)" if paths else ""
+    return f"flowcraft resume {record.id}{more}"
 
 
 class _Begun:

@@ -68,6 +68,8 @@ def _because(stage: "StageRow | None") -> str:
         return "it was started, and " + ("stopped with the run" if stopped else "nobody has seen its end")
     if outcome.status == "skipped":
         return outcome.reason or "it was skipped"
+    if stage.kind == "approve":
+        return outcome.error or f"approved by {outcome.output['by'] or 'somebody'}"
     reason = decision.get("reason") or "there was no result for this question"
     return f"{reason}; it failed: {outcome.error}" if outcome.error else reason
 

@@ -315,6 +315,12 @@ def open_session(
             lock.release()
 
 
+def unsure(outcome: Outcome) -> bool:
+    """Whether it is a command that may have done its work, and so does not run again by itself."""
+    stopped = outcome.status == "cancelled" and outcome.kind in ("run", "python")
+    return stopped or (outcome.error or "").endswith(tuple(_UNSURE.values()))
+
+
 def new_id() -> str:
     """A name for a run, in the order of time."""
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"

@@ -1,5 +1,6 @@
 """`approve` and `reject`, by the command line: a run that waits, goes on or ends."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,8 @@ def test_an_approved_run_goes_on_where_it_was(paused: str, capsys: pytest.Captur
 def test_a_rejected_run_ends_with_4(paused: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["reject", "--comment", "not now"]) == 4
     assert "not now" in capsys.readouterr().out
+    assert run_command(["why", "gate"]) == 0
+    assert "failed, because rejected by " in capsys.readouterr().out
     assert run_command(["runs"]) == 0
     assert " rejected " in capsys.readouterr().out
 
@@ -47,3 +50,14 @@ def test_a_rejected_run_ends_with_4(paused: str, capsys: pytest.CaptureFixture[s
 def test_only_a_gate_that_waits_can_be_answered(paused: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["approve", "--stage", "gat"]) == 2
     assert "did you mean 'gate'?" in capsys.readouterr().err
+
+
+def test_a_paused_run_whose_folder_was_deleted_is_found_out_about_anew(
+    paused: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(".flowcraft/runs")
+
+    assert run_command(["approve"]) == 2
+    assert "flowcraft resume" in capsys.readouterr().err
+    assert run_command(["resume"]) == 3
+    assert run_command(["approve"]) == 0
