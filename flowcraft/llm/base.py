@@ -9,17 +9,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from flowcraft.core.errors import IncompleteStream, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
+from flowcraft.llm.parts import ImagePart, Part, checked, images_in, parts_of, shown
 from flowcraft.llm.pieces import Pieces
-
-if TYPE_CHECKING:
-    from flowcraft.llm.parts import ImagePart, Part
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -34,40 +31,34 @@ class LLMMessage:
     """
 
     role: str
-    content: str | Sequence[Any]
+    content: str | Sequence[Part | Mapping[str, Any]]
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise UsageError(f"unknown role {self.role!r}", hint=f"use one of {', '.join(ROLES)}")
         if not isinstance(self.content, str):
-            object.__setattr__(self, "content", _parts().checked(self.role, self.content))
+            object.__setattr__(self, "content", checked(self.role, self.content))
 
     @property
-    def parts(self) -> "tuple[Part, ...]":
+    def parts(self) -> tuple[Part, ...]:
         """The content as parts."""
-        found: tuple[Part, ...] = _parts().parts_of(self.content)
-        return found
+        return parts_of(self.content)
 
     @property
-    def images(self) -> "tuple[ImagePart, ...]":
+    def images(self) -> tuple[ImagePart, ...]:
         """The images of the message."""
-        return () if isinstance(self.content, str) else _parts().images_in(self.content)
+        return () if isinstance(self.content, str) else images_in(self.parts)
 
     @property
     def text(self) -> str:
         """The content as text, with a line for each image."""
-        return self.content if isinstance(self.content, str) else str(_parts().shown(self.content))
+        return self.content if isinstance(self.content, str) else shown(self.content)
 
     def followed_by(self, text: str) -> "LLMMessage":
         """The same message with `text` at its end, after an empty line."""
         if isinstance(self.content, str):
             return LLMMessage(self.role, f"{self.content.rstrip()}\n\n{text}")
         return LLMMessage(self.role, (*self.content, {"type": "text", "text": f"\n\n{text}"}))
-
-
-def _parts() -> Any:
-    # Not above: most messages are text, and programs that only send such start sooner.
-    return import_module("flowcraft.llm.parts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

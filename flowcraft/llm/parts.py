@@ -5,10 +5,10 @@ Written as OpenAI's chat completions do, `{"type": "text", "text": ...}` and `{"
 a service which fetches it; FlowCraft itself fetches nothing.
 """
 
+import base64
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from importlib import import_module
 from typing import Any
 
 from flowcraft.core.errors import UsageError
@@ -16,9 +16,6 @@ from flowcraft.core.images import JPEG, MEDIA_TYPES, media_type, pixels
 
 DETAILS = ("auto", "low", "high", "original")
 _AS_DATA = "give its bytes: data:image/png;base64,..., or ImagePart(data=...)"
-# Not above: together they take longer to load than all else that a message needs.
-_base64 = partial(import_module, "base64")
-_hashlib = partial(import_module, "hashlib")
 _EXAMPLE = '[{"type": "text", "text": "..."}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}]'
 
 
@@ -80,13 +77,14 @@ class ImagePart:
         return self.name or self.url or "an image"
 
     @property
-    def base64(self) -> str:
-        return str(_base64().b64encode(self.data), "ascii")
+    def encoded(self) -> str:
+        """The bytes in base64."""
+        return str(base64.b64encode(self.data), "ascii")
 
     @property
     def address(self) -> str:
         """The image as one URL."""
-        return self.url or f"data:{self.media_type};base64,{self.base64}"
+        return self.url or f"data:{self.media_type};base64,{self.encoded}"
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -104,7 +102,7 @@ class ImagePart:
         facts: dict[str, Any] = {"type": "image", "name": self.name, "url": self.url, "media_type": self.media_type}
         if self.data:
             width, height = self.size or (None, None)
-            digest = _hashlib().sha256(self.data).hexdigest()
+            digest = hashlib.sha256(self.data).hexdigest()
             facts |= {"sha256": digest, "bytes": len(self.data), "width": width, "height": height}
         facts["detail"] = self.detail
         return {name: value for name, value in facts.items() if value not in ("", None)}
@@ -197,7 +195,7 @@ def _image(given: Any) -> ImagePart:
     if not comma or options[-1:] != ["base64"]:
         raise UsageError("the data: URL of an image is not in base64", hint="data:image/png;base64,...")
     try:
-        data = _base64().b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise UsageError(f"the data: URL of an image is not base64: {error}", hint=_AS_DATA) from error
     return ImagePart(data=data, media_type=kind, detail=detail)

@@ -11,7 +11,7 @@ from qwen_service import CANARY, QwenProcess
 from flowcraft.core.errors import AuthError, ProviderError, RateLimitError, ReplyError, TransportError, UsageError
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import CompletionStream, LLMMessage, LLMResponse
-from flowcraft.llm.formats.dashscope import REGIONS
+from flowcraft.llm.formats.dashscope import REGIONS, shape
 from flowcraft.llm.oauth.credentials import CredentialsError, LoginRequired, NoCredentials
 from flowcraft.llm.providers.qwen import QwenCodeProvider, access
 
@@ -70,6 +70,16 @@ def test_carries_what_the_service_expects(service: QwenProcess, path: Path) -> N
     assert body["metadata"]["promptId"] == body["metadata"]["sessionId"] + "########1"
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
     assert body["messages"][1]["content"] == [{"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}]
+
+
+def test_the_text_behind_an_image_is_marked_for_the_cache() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    text = {"type": "text", "text": "What is it?"}
+    body: dict[str, Any] = {"stream": True, "messages": [{"role": "user", "content": [image, text]}]}
+
+    shape(body, needs_system=False)
+
+    assert body["messages"][0]["content"] == [image, {**text, "cache_control": {"type": "ephemeral"}}]
 
 
 def test_a_stream_that_repeats_itself_is_told_once(service: QwenProcess, path: Path) -> None:

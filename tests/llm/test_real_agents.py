@@ -179,7 +179,7 @@ def test_qwen_takes_an_image_and_shows_it_to_its_model(qwen: pytest.MonkeyPatch)
         with closing(acp_of(agent="qwen")) as provider:
             message = LLMMessage("user", [{"type": "text", "text": "what is it?"}, picture])
             assert provider.chat_completion([message], timeout=60).content == "a cat"
-    assert picture.base64 in json.dumps(server.requests[0].body["messages"])
+    assert picture.encoded in json.dumps(server.requests[0].body["messages"])
 
 
 @needs(MODULES / ".bin" / "qwen", NODE)

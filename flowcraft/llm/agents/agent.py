@@ -124,7 +124,7 @@ class Agent:
             raise ProviderError(
                 f"{self._launch.name} takes images as data only, not {part.url}", sent=False, hint="give its bytes"
             )
-        return {"type": "image", "mimeType": part.media_type, "data": part.base64}
+        return {"type": "image", "mimeType": part.media_type, "data": part.encoded}
 
     def _open_session(self, scope: Scope) -> Mapping[str, Any]:
         params = {"cwd": self._link.cwd, "mcpServers": []}

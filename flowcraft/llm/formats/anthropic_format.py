@@ -5,7 +5,7 @@ refused, not forgotten. Stop reasons become the finish reasons of `LLMResponse`,
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowcraft.core.errors import ReplyError, UsageError
 from flowcraft.core.values import ModelSettings
@@ -17,15 +17,14 @@ from flowcraft.llm.formats.chat_format import (
     Shape,
     as_json,
     check,
+    content,
     count,
     no_text,
     too_long,
     tools_wanted,
 )
+from flowcraft.llm.parts import ImagePart
 from flowcraft.llm.wire.status import ASK_AGAIN, quoted
-
-if TYPE_CHECKING:
-    from flowcraft.llm.parts import ImagePart
 
 MAX_TOKENS = 4096  # the service wants a limit; this one every model of it allows
 _FINISH = {
@@ -45,30 +44,30 @@ def encoded(request: ChatRequest, config: ModelSettings, shape: Shape | None = N
     """The request as the body of a POST; parameters of the request win over those of the settings."""
     check(request, config)
     limit = {} if config.max_tokens is None else {"max_tokens": config.max_tokens}
-    system = [message.content for message in request.messages if message.role in _SYSTEM]
+    system = [message.text for message in request.messages if message.role in _SYSTEM]
     body: dict[str, Any] = {
         "model": config.model,
-        "system": "\n\n".join(system) or None,  # type: ignore[arg-type]  # only a user's has parts
-        "messages": [_message(message) for message in request.messages if message.role not in _SYSTEM],
+        "system": "\n\n".join(system) or None,
+        "messages": [_message(message, config) for message in request.messages if message.role not in _SYSTEM],
         **_parameters({**limit, **config.params, **request.params}),
         "stream": request.stream or None,
     }
     if shape is not None:
         shape(body)
-    return as_json(body, config, _image)
+    return as_json(body)
 
 
-def _image(part: "ImagePart") -> dict[str, Any]:
+def _image(part: ImagePart) -> dict[str, Any]:
     if part.detail not in ("", "auto"):
         raise UsageError("the provider anthropic has no 'detail' of images", hint="leave it out for this model")
-    data = {"type": "base64", "media_type": part.media_type, "data": part.base64}
+    data = {"type": "base64", "media_type": part.media_type, "data": part.encoded}
     return {"type": "image", "source": {"type": "url", "url": part.url} if part.url else data}
 
 
-def _message(message: LLMMessage) -> dict[str, Any]:
+def _message(message: LLMMessage, config: ModelSettings) -> dict[str, Any]:
     if message.role == "tool":
         raise UsageError("there are no tools for a message of the role 'tool' to answer to")
-    return {"role": message.role, "content": message.content}
+    return {"role": message.role, "content": content(message, config, _image)}
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,14 @@ refuses what would be mistaken for an answer.
 
 import json
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from flowcraft.core.errors import IncompleteStream, ProviderError, ReplyError, TransportError, UsageError
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.base import ChatRequest, Delta, Usage, no_images
+from flowcraft.llm.base import ChatRequest, Delta, LLMMessage, Usage, refuse_images
+from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.pieces import Pieces
 from flowcraft.llm.wire.status import ASK_AGAIN, quoted
-
-if TYPE_CHECKING:
-    from flowcraft.llm.parts import ImagePart
 
 MAX_ANSWER_CHARS = 16 * 1024 * 1024
 _MOST_TOKENS = 10**15  # more is nonsense, and more than a database takes
@@ -30,20 +27,11 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-class _MorePlease(Exception):
-    """Something is no plain data, the parts of a message most likely: the body needs the longer way."""
-
-
-def _meet(value: Any) -> Any:
-    raise _MorePlease
-
-
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_meet).encode
-_encode_written = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
-WriteImage = Callable[["ImagePart"], dict[str, Any]]
+WriteImage = Callable[[ImagePart], dict[str, Any]]
 Shape = Callable[[dict[str, Any]], None]
 """Changes the body of a request to what one service expects beyond the usual format."""
 
@@ -51,7 +39,7 @@ Shape = Callable[[dict[str, Any]], None]
 def encoded(request: ChatRequest, config: ModelSettings, shape: Shape | None = None) -> bytes:
     """The request as the body of a POST; parameters of the request win over those of the settings."""
     check(request, config)
-    messages = [{"role": message.role, "content": message.content} for message in request.messages]
+    messages = [{"role": message.role, "content": content(message, config, _image)} for message in request.messages]
     body: dict[str, Any] = {"model": config.model, "messages": messages, **config.params}
     if config.max_tokens is not None and "max_completion_tokens" not in (body.keys() | request.params.keys()):
         body.setdefault("max_tokens", config.max_tokens)
@@ -61,10 +49,10 @@ def encoded(request: ChatRequest, config: ModelSettings, shape: Shape | None = N
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     if shape is not None:
         shape(body)
-    return as_json(body, config, _image)
+    return as_json(body)
 
 
-def _image(part: "ImagePart") -> dict[str, Any]:
+def _image(part: ImagePart) -> dict[str, Any]:
     detail = {"detail": part.detail} if part.detail else {}
     return {"type": "image_url", "image_url": {"url": part.address, **detail}}
 
@@ -78,34 +66,24 @@ def check(request: ChatRequest, config: ModelSettings) -> None:
         raise UsageError("no model is named for the service", hint="set llm.models.NAME.model, e.g. gpt-4o-mini")
 
 
-def as_json(body: Mapping[str, Any], config: ModelSettings, image: WriteImage) -> bytes:
-    """The body of a request; what is None is left out. `image` writes the images of messages.
+def content(message: LLMMessage, config: ModelSettings, image: WriteImage) -> str | list[dict[str, Any]]:
+    """The content of a message as services take it; `image` writes its images.
 
-    Raises UsageError for what JSON cannot say, and for images where the model takes none.
+    Raises UsageError if there are any and the model takes none.
     """
-    given = {name: value for name, value in body.items() if value is not None}
+    if isinstance(message.content, str):
+        return message.content
+    if config.vision is False:
+        refuse_images([message], config.name)
+    return [part.record if isinstance(part, TextPart) else image(part) for part in message.parts]
+
+
+def as_json(body: Mapping[str, Any]) -> bytes:
+    """The body of a request; what is None is left out. Raises UsageError for what JSON cannot say."""
     try:
-        try:
-            return _encode(given).encode("ascii")
-        except _MorePlease:
-            given["messages"] = [_written(one, config, image) for one in body["messages"]]
-            return _encode_written(given).encode("ascii")
+        return _encode({name: value for name, value in body.items() if value is not None}).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the parameters cannot be sent as JSON: {quoted(str(error))}") from error
-
-
-def _written(message: Mapping[str, Any], config: ModelSettings, image: WriteImage) -> dict[str, Any]:
-    if isinstance(message["content"], str):
-        return dict(message)
-    parts = import_module("flowcraft.llm.parts")  # not above: programs that only send text start sooner
-    images = parts.images_in(message["content"])
-    if images and config.vision is False:
-        raise no_images(config.name, images[0].called)
-    written = [
-        image(part) if part in images else part.record if isinstance(part, parts.TextPart) else part
-        for part in message["content"]
-    ]
-    return {**message, "content": written}
 
 
 def decoded(text: str) -> Any:

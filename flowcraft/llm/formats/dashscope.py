@@ -93,9 +93,10 @@ def shape(body: dict[str, Any], *, needs_system: bool) -> None:
     if body.get("stream") and messages[-1] not in marked:
         marked.append(messages[-1])
     for message in marked:
-        if isinstance(message["content"], str):
-            part = {"type": "text", "text": message["content"], "cache_control": {"type": "ephemeral"}}
-            message["content"] = [part]
+        content = message["content"]
+        *before, last = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        if last["type"] == "text":
+            message["content"] = [*before, {**last, "cache_control": {"type": "ephemeral"}}]
 
 
 def meaning(error: ProviderError) -> ProviderError:
