@@ -28,7 +28,17 @@ from service import serving
 HERE = Path(__file__).parent
 OURS = "flowcraft"
 CLIENTS = ("flowcraft", "requests", "urllib3", "raw_socket", "openai", "openai_async", "langchain", "llm", "litellm")
-RUNNERS = ("thread_pool", "flowcraft", "flowcraft_ledger", "langgraph", "langgraph_sqlite", "haystack", "prefect")
+RUNNERS = ("thread_pool", "flowcraft", "dask", "langgraph", "haystack")
+DURABLE = ("bare_commits", "flowcraft_ledger", "langgraph_sqlite", "prefect")
+# The peers of our runner with its ledger are those that write, too.
+OURS_AMONG = dict.fromkeys(DURABLE, "flowcraft_ledger")
+# What runners do, and which of them: haystack looks at all stages after each, prefect asks its server.
+STAGES: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "stage, chain of 100": (["100"], (*RUNNERS, *DURABLE)),
+    "stage, chain of 1,000": (["1000"], (*RUNNERS, *DURABLE[:-1])),
+    "stage, chain of 10,000": (["10000"], ("thread_pool", "flowcraft", "dask")),
+    "item of 10 ms, 1,000 of them, 16 at a time": (["1000", "fan"], ("thread_pool", "flowcraft", "dask", "langgraph")),
+}
 # Of these, a tenth of the long stream shows the same, and threads only that one GIL has its limits.
 SLOW = ("langchain", "llm", "litellm")
 PARTS = ("start", "counts", "sdk", "threads", "memory", "stages", "load")
@@ -74,15 +84,15 @@ class Peer:
 def main() -> None:
     options = _options()
     pythons = dict.fromkeys((OURS, "requests", "urllib3", "raw_socket"), sys.executable)
-    pythons |= {"thread_pool": sys.executable, "flowcraft_ledger": sys.executable}
+    pythons |= dict.fromkeys(("thread_pool", "flowcraft_ledger", "bare_commits"), sys.executable)
     for pair in options.venv:
         name, _, python = pair.partition("=")
-        pythons |= {runner: python for runner in (*CLIENTS, *RUNNERS) if runner.partition("_")[0] == name}
+        pythons |= {runner: python for runner in (*CLIENTS, *RUNNERS, *DURABLE) if runner.partition("_")[0] == name}
     report: dict[str, Any] = {"machine": _machine(), "versions": {}, "figures": {}, "load": [os.getloadavg()[0]]}
     with serving() as url:
         _measure_clients(report, pythons, url, options)
     if "stages" in options.only:
-        runners = [name for name in RUNNERS if name in pythons]
+        runners = [name for name in (*RUNNERS, *DURABLE) if name in pythons]
         _note(report, _stages(runners, pythons, report["versions"], max(3, options.rounds // 3)))
     if "load" in options.only:
         _note(report, _load())
@@ -216,17 +226,14 @@ def _stages(
     names: list[str], pythons: dict[str, str], versions: dict[str, Any], rounds: int
 ) -> dict[str, dict[str, list[Figures]]]:
     found: dict[str, dict[str, list[Figures]]] = {}
-    for count in (100, 1000):
-        title = f"stage, chain of {count}"
+    for title, (words, able) in STAGES.items():
         found[title] = {}
         for _ in range(rounds):
-            for name in names:
-                if name in ("haystack", "prefect") and count > 100:
-                    continue  # too slow: one asks its server, the other looks at all stages after each
-                command = [pythons[name], str(HERE / "runners.py"), name, str(count)]
+            for name in [name for name in names if name in able]:
+                command = [pythons[name], str(HERE / "runners.py"), name, *words]
                 done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
                 if done.returncode:
-                    print(f"{name}, {count} stages: {done.stderr.strip()[-300:]}", file=sys.stderr)
+                    print(f"{name}, {title}: {done.stderr.strip()[-300:]}", file=sys.stderr)
                     continue
                 figures = json.loads(done.stdout.splitlines()[-1])
                 versions[name] = figures.pop("about")
@@ -259,11 +266,12 @@ def _note(report: dict[str, Any], found: dict[str, dict[str, list[Figures]]]) ->
 
 def _ratios(peers: dict[str, list[Figures]], name: str) -> dict[str, list[float]]:
     """Quartiles of our times to this peer's, round by round."""
-    if OURS not in peers or name == OURS:
+    ours_is = OURS_AMONG.get(name, OURS)
+    if ours_is not in peers or name == ours_is:
         return {}
     found = {}
     for key in [key for key in ("cpu", "wall", "p50", "p99") if key in peers[name][0]]:
-        ratios = [ours[key] / theirs[key] for ours, theirs in zip(peers[OURS], peers[name], strict=False)]
+        ratios = [ours[key] / theirs[key] for ours, theirs in zip(peers[ours_is], peers[name], strict=False)]
         if len(ratios) > 1:
             found[key] = statistics.quantiles(ratios, n=4)
     return found
@@ -276,9 +284,16 @@ def _shown(value: float) -> str:
 
 
 def _environment() -> dict[str, str]:
-    # Libraries that would ask the network when they start are told not to.
-    ours = str(HERE.parent)
-    return {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "HAYSTACK_TELEMETRY_ENABLED": "0", "PYTHONPATH": ours}
+    quiet = {
+        # Libraries that would ask the network when they start are told not to.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "HAYSTACK_TELEMETRY_ENABLED": "0",
+        "DO_NOT_TRACK": "1",
+        # Prefect starts a server, which takes longer than it is given by default.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "150",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    }
+    return {**os.environ, **quiet, "PYTHONPATH": str(HERE.parent)}
 
 
 def _machine() -> str:
