@@ -68,6 +68,11 @@ def identity(model: ModelSettings) -> dict[str, Any]:
 
 def digest(value: Any) -> str:
     """A hash of plain data that does not depend on the order of keys."""
+    kind = value.__class__
+    if kind in _ATOMS:
+        return _hash_of_atom(value)
+    if not value and kind in _EMPTY:
+        return _EMPTY[kind]
     text = _encode(value)
     return _hash(text) if len(text) > _SHORT else _known_hash(text)
 
@@ -76,7 +81,15 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_known_hash = lru_cache(maxsize=256)(_hash)  # most parts of most stages are the same
+# Most parts of most stages are the same, and many are nothing at all: to write those as JSON takes longest.
+_known_hash = lru_cache(maxsize=256)(_hash)
+_ATOMS = frozenset((type(None), bool, int))
+_EMPTY = {dict: _hash("{}"), list: _hash("[]"), tuple: _hash("[]")}
+
+
+@lru_cache(maxsize=256, typed=True)
+def _hash_of_atom(value: Any) -> str:
+    return _hash(_encode(value))
 
 
 def _parts(task: Task, choice: Choice | None, root: Path) -> dict[str, Any]:
