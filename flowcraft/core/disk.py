@@ -1,18 +1,31 @@
 """What survives a power cut: contents by a sync of the file, names by one of the folder that holds them."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_WHOLE = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone leaves the data in the memory of the drive
 _CANNOT = {errno.EINVAL, errno.ENOTSUP}  # some network file systems know no sync of a folder
+
+
+def sync(handle: int) -> None:
+    """Make the content of an open file durable; raises OSError."""
+    if _WHOLE is not None:
+        try:
+            fcntl.fcntl(handle, _WHOLE)
+        except OSError:  # a file system that does not know it
+            os.fsync(handle)
+    else:
+        os.fsync(handle)
 
 
 def sync_folder(folder: Path | int) -> None:
     """Make the names in a folder durable, given as a path or an open handle; raises OSError."""
     handle = folder if isinstance(folder, int) else os.open(folder, _FOLDER)
     try:
-        os.fsync(handle)
+        sync(handle)
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
@@ -33,4 +46,4 @@ def write_synced(path: Path, data: bytes) -> None:
     with open(path, "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())

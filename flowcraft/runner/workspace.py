@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from flowcraft.core.disk import sync_folder
+from flowcraft.core.disk import sync, sync_folder
 from flowcraft.core.errors import StageError, UsageError
 
 MAX_READ_BYTES = 8 * 1024 * 1024  # more text than any model takes
@@ -178,7 +178,7 @@ def _write_new(folder: int, name: str, data: bytes, mode: int) -> None:
             os.fchmod(handle, mode)
         file.write(data)
         file.flush()
-        os.fsync(handle)
+        sync(handle)
 
 
 def _remove(folder: int, name: str) -> None:

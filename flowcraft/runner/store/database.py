@@ -143,7 +143,7 @@ class Database:
         self._connection = connection
         connection.row_factory = sqlite3.Row
         self._inode = os.stat(self.path).st_ino
-        for pragma in ("synchronous=FULL", "wal_autocheckpoint=0", "trusted_schema=OFF"):
+        for pragma in ("synchronous=FULL", "fullfsync=ON", "wal_autocheckpoint=0", "trusted_schema=OFF"):
             connection.execute(f"PRAGMA {pragma}")
         self._check_owner(connection)
         if self.version < len(MIGRATIONS) or self._mode() != "wal":
