@@ -10,7 +10,8 @@ from fakes import ScriptedProvider, llm_of
 
 from flowcraft.core.values import Prices
 from flowcraft.llm.base import BaseLLMProvider
-from flowcraft.runner.outcome import Event, RunRecord
+from flowcraft.runner.events import Event
+from flowcraft.runner.outcome import RunRecord
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.session import Durable
 

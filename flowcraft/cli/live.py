@@ -14,19 +14,17 @@ from rich.text import Text
 from flowcraft.cli.screen import clean, money, seconds
 from flowcraft.cli.surroundings import say
 from flowcraft.core.problems import counted
-from flowcraft.runner.outcome import (
+from flowcraft.runner.events import (
     AnswerRejected,
     AttemptEnded,
     Event,
-    Outcome,
     RunFinished,
-    RunRecord,
     RunStarted,
     StageFinished,
     StageStarted,
     TextPiece,
-    totals,
 )
+from flowcraft.runner.outcome import Outcome, RunRecord, totals
 
 _MARKS = {
     "succeeded": ("ok", "green"),

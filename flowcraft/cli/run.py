@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from flowcraft.core.settings import SettingsManager
     from flowcraft.llm.integration import LLMIntegration
     from flowcraft.pipeline.model import Pipeline
+    from flowcraft.runner.events import Event
     from flowcraft.runner.gates import Decision
-    from flowcraft.runner.outcome import Event, RunRecord
+    from flowcraft.runner.outcome import RunRecord
     from flowcraft.runner.session import Durable
 
 input_option = click.option(
@@ -238,7 +239,7 @@ class _Begun:
 
     def telling(self, view: "View") -> "Callable[[Event], None]":
         """A listener that passes on to `view`."""
-        from flowcraft.runner.outcome import RunStarted
+        from flowcraft.runner.events import RunStarted
 
         def show(event: "Event") -> None:
             if isinstance(event, RunStarted):

@@ -14,7 +14,9 @@ from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.calls import Event as Cause
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Named
-from flowcraft.runner.outcome import AnswerRejected, Attempt, AttemptEnded, Event, Outcome, Task, TextPiece
+from flowcraft.runner.events import AnswerRejected, AttemptEnded, Event, TextPiece
+from flowcraft.runner.outcome import Attempt, Outcome
+from flowcraft.runner.work import Task
 
 
 class Account(Protocol):

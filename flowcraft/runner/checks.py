@@ -19,7 +19,7 @@ from flowcraft.pipeline.model import Check
 from flowcraft.runner.answers import reading, sent_back
 from flowcraft.runner.books import Books
 from flowcraft.runner.commands import execute_command, private_file
-from flowcraft.runner.outcome import Contract, Execution, Shape, Task
+from flowcraft.runner.work import Contract, Execution, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
 MAX_REASON = 4000  # characters of what a command has printed, sent back to the model

@@ -18,8 +18,10 @@ from flowcraft.core.errors import ProcessError, StageError
 from flowcraft.core.programs.process import Completed, run
 from flowcraft.core.scope import Scope
 from flowcraft.runner.answers import exact
+from flowcraft.runner.events import Channel, Event, TextPiece
 from flowcraft.runner.masking import Mask
-from flowcraft.runner.outcome import Channel, Event, Execution, Outcome, Task, TextPiece
+from flowcraft.runner.outcome import Outcome
+from flowcraft.runner.work import Execution, Task
 
 # What programs need to find themselves and each other; nothing here holds a credential.
 PASSED_ON = frozenset(

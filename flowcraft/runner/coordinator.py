@@ -18,11 +18,12 @@ from flowcraft.core.errors import FlowcraftError, LedgerError
 from flowcraft.core.scope import Scope
 from flowcraft.pipeline.model import Stage
 from flowcraft.runner.crew import Crew, Landed, Launch
+from flowcraft.runner.events import Event, RunFinished, RunStarted
 from flowcraft.runner.execution import Executions
 from flowcraft.runner.flow import Fan, Frame, Limits, Place
 from flowcraft.runner.gates import blocked
 from flowcraft.runner.minutes import INTERRUPTED
-from flowcraft.runner.outcome import Attempt, Event, Outcome, RunFinished, RunRecord, RunStarted, RunStatus
+from flowcraft.runner.outcome import Attempt, Outcome, RunRecord, RunStatus
 from flowcraft.runner.stages import cancelled, failed
 
 STOP_S = 3.0  # what listens ends within 0.5 s; a program that ignores TERM gets 2 s before KILL

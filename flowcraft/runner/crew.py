@@ -16,9 +16,11 @@ from queue import SimpleQueue
 from flowcraft.core.scope import Scope
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.runner.books import Account
+from flowcraft.runner.events import Event
 from flowcraft.runner.flow import End
-from flowcraft.runner.outcome import Event, Outcome, Task
+from flowcraft.runner.outcome import Outcome
 from flowcraft.runner.stages import execute
+from flowcraft.runner.work import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,14 @@ from flowcraft.pipeline.model import Approval, Group, Inclusion, Pipeline, Repea
 from flowcraft.runner.books import Account
 from flowcraft.runner.budget import Budget
 from flowcraft.runner.crew import Crew, Launch
+from flowcraft.runner.events import StageStarted
 from flowcraft.runner.flow import End, Fan, Frame, Limits, Place
 from flowcraft.runner.gates import Ask, Decision, Opened, decided, waiting
 from flowcraft.runner.inputs import secret_texts
 from flowcraft.runner.minutes import Minutes
 from flowcraft.runner.names import Names
 from flowcraft.runner.nested import BudgetAccount, Budgets
-from flowcraft.runner.outcome import Attempt, Outcome, Question, StageStarted, Task
+from flowcraft.runner.outcome import Attempt, Outcome
 from flowcraft.runner.saving import published, saved
 from flowcraft.runner.schedule import Schedule
 from flowcraft.runner.sight import check_question
@@ -34,6 +35,7 @@ from flowcraft.runner.stages import failed
 from flowcraft.runner.store.fingerprint import digest
 from flowcraft.runner.tasks import Renderer
 from flowcraft.runner.using import entered, inner_budget
+from flowcraft.runner.work import Question, Task
 from flowcraft.runner.workspace import Workspace
 
 UNDO_LETTERS = 24  # of the hash of a path, as the name of its folder

@@ -13,7 +13,9 @@ from flowcraft.core.schema import check_value
 from flowcraft.core.scope import Scope
 from flowcraft.runner import function_child
 from flowcraft.runner.commands import execute_command, private_file
-from flowcraft.runner.outcome import Event, Execution, Invocation, Outcome, Shape, Task
+from flowcraft.runner.events import Event
+from flowcraft.runner.outcome import Outcome
+from flowcraft.runner.work import Execution, Invocation, Shape, Task
 
 
 def execute_function(

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from flowcraft.runner.events import Event, StageFinished
 from flowcraft.runner.flow import Order
-from flowcraft.runner.outcome import Event, Outcome, StageFinished
+from flowcraft.runner.outcome import Outcome
 from flowcraft.runner.session import Session
 
 INTERRUPTED = "not started because the run was interrupted"

@@ -1,4 +1,4 @@
-"""The values of a run: what goes to a worker, what comes back, what is told and what is kept.
+"""How stages and runs end: what comes back from a worker, and what is kept.
 
 All frozen. `to_json` exists on what leaves the process; its shape is promised by schemas/report.schema.json.
 Costs are in US dollars; None means unknown and is never counted as 0.
@@ -12,13 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from flowcraft.llm.base import LLMMessage, Usage
-from flowcraft.llm.routing import Named
-from flowcraft.pipeline.model import Check
+from flowcraft.llm.base import Usage
 
 Status = Literal["succeeded", "failed", "skipped", "cancelled", "waiting"]
 RunStatus = Literal["succeeded", "failed", "interrupted", "paused", "rejected"]
-Channel = Literal["answer", "stdout", "stderr"]
 
 Number = TypeVar("Number", int, Decimal)
 
@@ -28,106 +25,6 @@ _UNKNOWN = Usage()
 EXIT_CODES: Mapping[str, int] = MappingProxyType(
     {"succeeded": 0, "failed": 1, "paused": 3, "rejected": 4, "interrupted": 130}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What a prompt stage asks; `model` None leaves the choice to the settings.
-
-    `ladder` are the models to go up to when the `attempts` (answers) of the one before are used up.
-    """
-
-    messages: tuple[LLMMessage, ...]
-    model: Named | None = None
-    ladder: tuple[str, ...] = ()
-    attempts: int = 2
-    params: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """What a run stage runs: a bash `script`, or `argv` without a shell.
-
-    `env` is added to the allowed part of our own environment. `secrets` are texts that must not come
-    out again.
-    """
-
-    cwd: Path
-    script: str | None = None
-    argv: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invocation:
-    """What a python stage calls: `target` is module:function, found from the folder `cwd` on."""
-
-    target: str
-    arguments: Mapping[str, Any]
-    cwd: Path
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """The result of a group or of another pipeline, of which only the checks are left to do."""
-
-    kind: str
-    value: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What a result must look like: text, JSON (perhaps held to a schema) or whole files."""
-
-    json: bool = False
-    schema: Mapping[str, Any] | None = None
-    files: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contract:
-    """What must hold for a result: the checks, and the names that they may use.
-
-    `key` stands for all of it in a fingerprint: two contracts with the same key accept the same results.
-    """
-
-    checks: tuple[Check, ...] = ()
-    names: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    key: str = ""
-    cwd: Path = Path()
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-
-
-_KINDS: Mapping[type, str] = {Question: "prompt", Execution: "run", Invocation: "python"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One stage, ready to be carried out: every template is rendered. `path` names it in the run.
-
-    `reads` are the files it depends on, with their hashes; `writes` are globs. `undo` is where the old contents of
-    files are kept until the result is accepted. `cache` None leaves it to the kind.
-    """
-
-    path: str
-    stage: str
-    work: Question | Execution | Invocation | Judgement
-    shape: Shape = Shape()
-    contract: Contract = Contract()
-    reads: Mapping[str, str] = field(default_factory=dict)
-    writes: tuple[str, ...] = ()
-    retries: int | None = None
-    timeout_s: float | None = None
-    save: Path | None = None
-    undo: Path | None = None
-    cache: bool | None = None
-    streamed: bool = False
-
-    @property
-    def kind(self) -> str:
-        return self.work.kind if isinstance(self.work, Judgement) else _KINDS[type(self.work)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,71 +228,3 @@ class RunRecord:
             "totals": self.totals.to_json(),
             "stages": [outcome.to_json() for outcome in self.outcomes],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class RunStarted:
-    """A run begins; `stages` are its paths in the order of the file."""
-
-    id: str
-    pipeline: str
-    stages: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StageStarted:
-    """A stage begins; `model` and `because` tell who answers a prompt stage, and why.
-
-    `again` says why it runs again in a run that was resumed.
-    """
-
-    path: str
-    kind: str
-    model: str | None = None
-    tier: str | None = None
-    because: str | None = None
-    again: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TextPiece:
-    """Some text of a stage as it arrives; it may yet be rejected. Not made safe for a terminal."""
-
-    path: str
-    text: str
-    channel: Channel
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
-    """A request to a model has ended, in an answer or an error."""
-
-    path: str
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerRejected:
-    """An answer is not what was agreed on; the model is asked again unless `last`."""
-
-    path: str
-    number: int
-    reasons: tuple[str, ...]
-    last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StageFinished:
-    """A stage has ended, or will never start."""
-
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class RunFinished:
-    """The run is over."""
-
-    record: RunRecord
-
-
-Event = RunStarted | StageStarted | TextPiece | AttemptEnded | AnswerRejected | StageFinished | RunFinished

@@ -19,7 +19,8 @@ from flowcraft.runner.answers import Reading, reading, sent_back
 from flowcraft.runner.books import Books
 from flowcraft.runner.checks import Judge
 from flowcraft.runner.files import INSTRUCTION, Changes, Transaction, changes_in, result_of
-from flowcraft.runner.outcome import Outcome, Question, Shape, Task
+from flowcraft.runner.outcome import Outcome
+from flowcraft.runner.work import Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
 CUT_OFF = "it was cut off at the limit of tokens (finish_reason 'length'): be shorter, or raise params.max_tokens"

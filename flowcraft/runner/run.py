@@ -22,6 +22,7 @@ from flowcraft.pipeline.plan import bind
 from flowcraft.runner.budget import Budget, limits
 from flowcraft.runner.choices import models_of_stages
 from flowcraft.runner.coordinator import Coordinator
+from flowcraft.runner.events import Event
 from flowcraft.runner.execution import UNDO_LETTERS
 from flowcraft.runner.executors import open_executor
 from flowcraft.runner.files import take_back
@@ -29,7 +30,7 @@ from flowcraft.runner.gates import Ask, Decision, Opened
 from flowcraft.runner.inputs import secret_texts, shown
 from flowcraft.runner.minutes import Minutes
 from flowcraft.runner.names import Names, RunNames
-from flowcraft.runner.outcome import Event, RunRecord
+from flowcraft.runner.outcome import RunRecord
 from flowcraft.runner.session import Durable, Session, new_id, open_session
 from flowcraft.runner.sight import check_stages
 from flowcraft.runner.store.fingerprint import digest

@@ -7,8 +7,9 @@ from flowcraft.core.errors import FlowcraftError, StageError
 from flowcraft.pipeline.expressions.data import indented
 from flowcraft.runner.files import Transaction, changes_in
 from flowcraft.runner.leftovers import remove_temporary
-from flowcraft.runner.outcome import Outcome, Task
+from flowcraft.runner.outcome import Outcome
 from flowcraft.runner.stages import failed
+from flowcraft.runner.work import Task
 from flowcraft.runner.workspace import Workspace
 
 

@@ -25,12 +25,13 @@ from flowcraft.runner.allowance import Allowance
 from flowcraft.runner.budget import AskMore, Budget, limits, priceless
 from flowcraft.runner.leftovers import end_programs
 from flowcraft.runner.nested import Budgets
-from flowcraft.runner.outcome import Outcome, RunRecord, Task
+from flowcraft.runner.outcome import Outcome, RunRecord
 from flowcraft.runner.selection import Selection
 from flowcraft.runner.store.fingerprint import Fingerprint, digest, fingerprint
 from flowcraft.runner.store.ledger import FOLDER, Ledger, NewRun, file_hash
 from flowcraft.runner.store.records import CallRow, Records, StageRow
 from flowcraft.runner.store.runlock import RunLock
+from flowcraft.runner.work import Task
 
 # commands that do not run again by themselves: the status of their row -> what may have happened
 _UNSURE = {

@@ -11,7 +11,7 @@ from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice, Named
 from flowcraft.pipeline.model import Stage
 from flowcraft.runner.attachments import is_image, matching
-from flowcraft.runner.outcome import Question
+from flowcraft.runner.work import Question
 from flowcraft.runner.workspace import Workspace
 
 

@@ -16,11 +16,13 @@ from flowcraft.runner.answers import sent_back
 from flowcraft.runner.books import Account, Books
 from flowcraft.runner.checks import Judge
 from flowcraft.runner.commands import execute_command
+from flowcraft.runner.events import Event
 from flowcraft.runner.files import changed, hashes_of
 from flowcraft.runner.functions import execute_function
 from flowcraft.runner.leftovers import RUN_VARIABLE
-from flowcraft.runner.outcome import Event, Execution, Invocation, Judgement, Outcome, Question, Task
+from flowcraft.runner.outcome import Outcome
 from flowcraft.runner.prompts import ask
+from flowcraft.runner.work import Execution, Invocation, Judgement, Question, Task
 from flowcraft.runner.workspace import Workspace
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0  # before a command is tried again; as between the tries of a call

@@ -31,7 +31,7 @@ from flowcraft.runner.choices import named_by_stage, stage_model
 from flowcraft.runner.commands import private_file
 from flowcraft.runner.files import read_by
 from flowcraft.runner.names import Names
-from flowcraft.runner.outcome import Contract, Execution, Invocation, Judgement, Question, Shape, Task
+from flowcraft.runner.work import Contract, Execution, Invocation, Judgement, Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
 SHOWN_CHARACTERS = 80  # of a template that failed

@@ -7,16 +7,8 @@ import pytest
 from rich.console import Console
 
 from flowcraft.cli.live import LiveList
-from flowcraft.runner.outcome import (
-    AnswerRejected,
-    Attempt,
-    AttemptEnded,
-    Event,
-    Outcome,
-    StageFinished,
-    StageStarted,
-    TextPiece,
-)
+from flowcraft.runner.events import AnswerRejected, AttemptEnded, Event, StageFinished, StageStarted, TextPiece
+from flowcraft.runner.outcome import Attempt, Outcome
 
 
 def attempt(error: str | None) -> Attempt:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from flowcraft.cli.live import lines
 from flowcraft.cli.screen import clean, money, seconds, table
-from flowcraft.runner.outcome import Attempt, AttemptEnded, Outcome, StageFinished
+from flowcraft.runner.events import AttemptEnded, StageFinished
+from flowcraft.runner.outcome import Attempt, Outcome
 
 
 @pytest.mark.parametrize(

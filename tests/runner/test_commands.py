@@ -11,7 +11,9 @@ import pytest
 from flowcraft.core.errors import Cancelled, StageError
 from flowcraft.core.scope import Scope
 from flowcraft.runner.commands import MAX_SCRIPT_BYTES, execute_command
-from flowcraft.runner.outcome import Event, Execution, Outcome, Shape, Task, TextPiece
+from flowcraft.runner.events import Event, TextPiece
+from flowcraft.runner.outcome import Outcome
+from flowcraft.runner.work import Execution, Shape, Task
 
 
 def carried_out(

@@ -14,10 +14,12 @@ from flowcraft.core.errors import LedgerError
 from flowcraft.core.scope import Scope
 from flowcraft.llm.base import ChatRequest, LLMMessage
 from flowcraft.runner.crew import Crew, Landed, Launch
+from flowcraft.runner.events import AttemptEnded, Event, StageFinished
 from flowcraft.runner.executors import open_executor
-from flowcraft.runner.outcome import AttemptEnded, Event, Outcome, Question, RunRecord, StageFinished, Task
+from flowcraft.runner.outcome import Outcome, RunRecord
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.session import Durable
+from flowcraft.runner.work import Question, Task
 
 PATIENCE_S = 20.0
 CALLER = ContextVar("caller", default="nobody")

@@ -9,7 +9,7 @@ from fakes import ScriptedProvider, llm_of
 from kept_runs import CHAIN, PRICES, echo, ends, run_
 
 from flowcraft.core.errors import LedgerError, RateLimitError, TransportError, UsageError
-from flowcraft.runner.outcome import Event, StageStarted
+from flowcraft.runner.events import Event, StageStarted
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.session import Durable
 from flowcraft.runner.store.records import open_records

@@ -18,7 +18,7 @@ PROGRAM = """
     from pathlib import Path
     sys.path[:0] = {paths!r}
     from fakes import Gate, ScriptedProvider, llm_of
-    from flowcraft.runner.outcome import StageFinished, TextPiece
+    from flowcraft.runner.events import StageFinished, TextPiece
     from flowcraft.runner.run import run_pipeline
 
     class Told(Gate):

@@ -11,18 +11,10 @@ from flowcraft.core.scope import Scope
 from flowcraft.core.values import Prices
 from flowcraft.llm.base import LLMMessage, Usage
 from flowcraft.llm.routing import Named
-from flowcraft.runner.outcome import (
-    AnswerRejected,
-    AttemptEnded,
-    Event,
-    Outcome,
-    Question,
-    Shape,
-    Task,
-    TextPiece,
-    totals,
-)
+from flowcraft.runner.events import AnswerRejected, AttemptEnded, Event, TextPiece
+from flowcraft.runner.outcome import Outcome, totals
 from flowcraft.runner.stages import execute
+from flowcraft.runner.work import Question, Shape, Task
 
 PRICES = Prices(input=Decimal(1), output=Decimal(2))
 VERDICT = {

@@ -16,15 +16,8 @@ from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest
 from flowcraft.llm.integration import LLMIntegration
-from flowcraft.runner.outcome import (
-    Event,
-    RunFinished,
-    RunRecord,
-    RunStarted,
-    StageFinished,
-    StageStarted,
-    TextPiece,
-)
+from flowcraft.runner.events import Event, RunFinished, RunStarted, StageFinished, StageStarted, TextPiece
+from flowcraft.runner.outcome import RunRecord
 from flowcraft.runner.run import run_pipeline
 
 PATIENCE_S = 20.0

@@ -18,7 +18,7 @@ from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.routing import Choice
 from flowcraft.runner.masking import Mask
-from flowcraft.runner.outcome import Execution, Question, Task
+from flowcraft.runner.work import Execution, Question, Task
 
 VERSION = 1  # changes when FlowCraft itself asks in another way
 
