@@ -151,8 +151,8 @@ class Call:
         self._quota.earn()
         return response
 
-    def again(self, attempt: Attempt, error: ProviderError, *, text_shown: bool) -> None:
-        """Prepare another attempt after `error` (waiting as long as needed), or raise it.
+    def again(self, attempt: Attempt, error: ProviderError, *, text_shown: bool) -> bool:
+        """Prepare another attempt after `error`, waiting as long as needed; False if there is to be none.
 
         Once text was shown to the caller nothing is tried again, unless the pieces are `provisional`: then an answer
         that was cut is as ambiguous as one that never came, and is asked for once more.
@@ -160,7 +160,7 @@ class Call:
         attempt.failed(error)
         cut = self._provisional and isinstance(error, IncompleteStream)
         if (text_shown and not cut) or self.request.scope.expired:
-            raise error
+            return False
         error.retryable = error.retryable or cut
         wait_s = self._policy.wait_s(error, self._tries, self._jitter)
         left_s = self.request.scope.remaining_s()
@@ -174,7 +174,8 @@ class Call:
             log.warning("%s is not available (%s), falling back to %s", down, _kind(error), next_one)
             self._tries, self._event = 0, "fallback"
         else:
-            raise error
+            return False
+        return True
 
     def _next_one(self) -> bool:
         """Go on to the next model that can answer such a request; whether there is one."""
@@ -233,7 +234,8 @@ def streamed(call: Call, *, show: bool = True) -> Deltas:
                         yield delta
                 return call.succeeded(attempt)
             except ProviderError as error:
-                call.again(attempt, error, text_shown=shown)
+                if not call.again(attempt, error, text_shown=shown):
+                    raise
             except BaseException as error:
                 attempt.failed(error)
                 raise

@@ -1,16 +1,18 @@
 """Calls of the whole SDK on real sockets: retries, waits, Ctrl-C, forks, and many calls with many faults."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import ChatServer, Handler, answer, raw, status, stream
+from servers import ChatServer, Handler, Reply, answer, raw, status, stream
 
 from flowcraft.core.errors import FlowcraftError, ProviderError, RateLimitError, TransportError
 from flowcraft.core.values import LLMSettings, ModelSettings, Settings, Timeouts
@@ -168,6 +170,35 @@ def test_a_child_forked_while_threads_are_calling_works_on_its_own() -> None:
 
         assert codes == [0] * 8
         assert all(future.result() for future in asked)
+
+
+@pytest.mark.parametrize("way", ["stream", "whole"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        raw(b""),
+        status(503),
+        status(200, b"<html>"),
+        stream(b"data: {}\n\n", last_chunk=False, end="reset"),
+        stream(b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'),
+        raw(b"SSH-2.0\r\n"),
+    ],
+    ids=["closed", "refused", "page", "cut", "unfinished", "no HTTP"],
+)
+def test_a_failed_call_leaves_nothing_to_the_garbage_collector(reply: Reply, way: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with ChatServer(reply) as server:
+            llm = sdk(server)
+            with pytest.raises(ProviderError) as caught:
+                list(llm.stream_completion(HELLO)) if way == "stream" else llm.chat_completion(HELLO)
+            left = weakref.ref(caught.value)
+            del caught
+            llm.close()
+            assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow

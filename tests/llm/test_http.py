@@ -487,6 +487,21 @@ def test_an_answer_that_is_dropped_leaves_no_open_socket() -> None:
     gc.collect()  # an open socket would be a ResourceWarning, and so an error
 
 
+def test_closing_closes_the_kept_connections_at_once_even_if_somebody_still_knows_them() -> None:
+    def answer_and_listen(handler: Any) -> None:
+        answer("a")(handler)
+        handler.hold()
+
+    with ChatServer(answer_and_listen) as server:
+        wire = Wire()
+        post(wire, server.base_url)
+        held = wire._adapter
+        wire.close()
+
+        assert server.left.wait(2)
+        assert held is not None
+
+
 # --- processes --------------------------------------------------------------------------------
 
 FORKED = """

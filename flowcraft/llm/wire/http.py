@@ -106,7 +106,10 @@ class Wire:
             finally:
                 current.guard = None
             # Outside of the except block: the foreign error, which holds the request, is not kept as context.
-            raise failure from failure.__cause__
+            try:
+                raise failure from failure.__cause__
+            finally:
+                del failure  # it holds this frame, and with it the connections
 
     def _connections(self) -> Adapter:
         if self._adapter is None or self._pid != os.getpid():
@@ -169,7 +172,10 @@ class Reply:
         else:
             self._ended = True
             return
-        raise failure from failure.__cause__
+        try:
+            raise failure from failure.__cause__
+        finally:
+            del failure  # it holds this frame, and with it the answer
 
     def read(self, limit: int = MAX_BODY_BYTES) -> bytes:
         """The whole body; raises TransportError if it is larger than `limit` bytes."""
