@@ -5,7 +5,7 @@ a caret under the place, and a line that starts with `= help:`.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
@@ -57,6 +57,29 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     if close:
         return f"did you mean '{close}'?"
     return f"known: {', '.join(names)}" if 0 < len(names) <= 12 else None
+
+
+class Guesses:
+    """What was meant by the wrong names of one file; where there are thousands, the last ones get no guess.
+
+    Each looks at all known names, which takes half a second for a number of wrong and known ones of 50,000 together.
+    The known names are asked for only then.
+    """
+
+    def __init__(self) -> None:
+        self._left = 50_000
+
+    def did_you_mean(self, name: str, known: Callable[[], Collection[str]]) -> str | None:
+        """As `did_you_mean`."""
+        return did_you_mean(name, self._looked_at(known()) if self._left > 0 else ())
+
+    def nearest(self, name: str, known: Callable[[], Collection[str]]) -> str | None:
+        """As `nearest`."""
+        return nearest(name, self._looked_at(known()) if self._left > 0 else ())
+
+    def _looked_at(self, known: Collection[str]) -> Collection[str]:
+        self._left -= len(known)
+        return known
 
 
 def ordered(problems: Iterable[Problem]) -> list[Problem]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flowcraft.core import document as documents
 from flowcraft.core.errors import PipelineError
-from flowcraft.core.problems import Problem, ordered
+from flowcraft.core.problems import Guesses, Problem, ordered
 from flowcraft.pipeline.checking.check import meaning
 from flowcraft.pipeline.checking.graph import Graph
 from flowcraft.pipeline.checking.lookalikes import lookalikes
@@ -53,11 +53,12 @@ class _Loader:
         found = shape(document)
         builder = Builder(document, path, self._models, lambda used: self._used(used, users))
         pipeline = builder.pipeline()
-        graphs = [Graph(document, level) for level in builder.levels]
+        guesses = Guesses()
+        graphs = [Graph(document, level, guesses) for level in builder.levels]
         found += builder.material.complaints.problems
         for graph in graphs:
             found += graph.problems
-        found += meaning(pipeline, graphs, builder.material.sites)
+        found += meaning(pipeline, graphs, builder.material.sites, guesses)
         found += conflicts(document, graphs)
         self.problems += found
         self.warnings += lookalikes(builder.material.sites)

@@ -1,6 +1,6 @@
 import json
 
-from flowcraft.core.problems import Problem, as_github, as_json, as_text, did_you_mean, nearest, ordered
+from flowcraft.core.problems import Guesses, Problem, as_github, as_json, as_text, did_you_mean, nearest, ordered
 
 PROBLEM = Problem(
     file="p.yaml",
@@ -69,3 +69,18 @@ def test_problems_are_ordered_by_place_and_said_once() -> None:
     later = Problem(file="p.yaml", line=9, column=1, code="FC1", message="later")
 
     assert ordered([later, PROBLEM, later]) == [PROBLEM, later]
+
+
+def test_thousands_of_wrong_names_get_no_guess_each() -> None:
+    guesses = Guesses()
+    asked: list[str] = []
+
+    def known() -> list[str]:
+        asked.append("once more")
+        return [f"stage_{number}" for number in range(30_000)]
+
+    hints = [guesses.did_you_mean("stege_7", known) for _ in range(4)]
+
+    assert [hint is not None for hint in hints] == [True, True, False, False]
+    assert guesses.nearest("stege_7", known) is None
+    assert len(asked) == 2

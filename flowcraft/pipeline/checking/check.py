@@ -9,7 +9,7 @@ FC223 unknown field             FC203, FC204, FC301 conditions that never change
 from collections.abc import Iterator, Sequence
 
 from flowcraft.core.errors import ExpressionError
-from flowcraft.core.problems import Problem, did_you_mean, nearest
+from flowcraft.core.problems import Guesses, Problem, did_you_mean, nearest
 from flowcraft.pipeline.checking.fields import BOOLEAN, LONG, Lack, kind_at, lack
 from flowcraft.pipeline.checking.graph import Graph
 from flowcraft.pipeline.checking.results import is_prose, one_result, result
@@ -26,9 +26,9 @@ _LOST = ("output", "exit_code", "stderr")
 _CONDITIONS = ("if", "until", "that", "foreach")
 
 
-def meaning(pipeline: Pipeline, graphs: Sequence[Graph], sites: Sequence[Site]) -> list[Problem]:
+def meaning(pipeline: Pipeline, graphs: Sequence[Graph], sites: Sequence[Site], guesses: Guesses) -> list[Problem]:
     """All problems of names and values."""
-    checker = _Checker(pipeline, Visible(graphs))
+    checker = _Checker(pipeline, Visible(graphs), guesses)
     for site in sites:
         checker.check(site)
     return checker.problems
@@ -37,9 +37,10 @@ def meaning(pipeline: Pipeline, graphs: Sequence[Graph], sites: Sequence[Site]) 
 class _Checker:
     """Collects the problems; most sites have none, and nothing is made for those."""
 
-    def __init__(self, pipeline: Pipeline, visible: Visible) -> None:
+    def __init__(self, pipeline: Pipeline, visible: Visible, guesses: Guesses) -> None:
         self.problems: list[Problem] = []
         self._visible = visible
+        self._guesses = guesses
         self._inputs = {one.name: one for one in pipeline.inputs}
         self._secret = next((one.name for one in pipeline.inputs if one.secret), None)
 
@@ -80,8 +81,7 @@ class _Checker:
         elif root in site.spot.names:
             self._local(site, reference)
         else:
-            names = self._visible.names(site.spot)
-            hint = instead(str(root), str(reference), self._inputs, names, sorted(site.spot.names))
+            hint = self._instead(site, str(root), reference)
             self._tell(site, reference, f"there is no '{root}' here", "FC220", hint)
 
     def _condition(self, site: Site, reference: Reference) -> None:
@@ -97,6 +97,11 @@ class _Checker:
             message = f"a condition must be true or false, and '{reference}' {kind}"
             hint = f"say what must hold: {reference} | length > 0" if kind in LONG else f"compare it: {reference} > 0"
             self._tell(site, reference, message, "FC301", hint)
+
+    def _instead(self, site: Site, root: str, reference: Reference) -> str:
+        if root not in self._inputs and self._visible.find(site.spot, root):
+            return f"did you mean 'stages.{reference}'?"
+        return instead(root, str(reference), self._inputs, sorted(site.spot.names), self._guesses)
 
     def _local(self, site: Site, reference: Reference) -> None:
         root, fields = reference.path[0], reference.path[1:]
@@ -116,7 +121,7 @@ class _Checker:
         name = str(reference.path[1])
         found = self._inputs.get(name)
         if found is None:
-            hint = did_you_mean(name, self._inputs) or f"declare it: inputs: {{{name}: string}}"
+            hint = self._guesses.did_you_mean(name, lambda: self._inputs) or f"declare it: inputs: {{{name}: string}}"
             self._tell(site, reference, f"there is no input '{name}'", "FC221", hint)
         elif found.secret and site.key != "env" and not _handed_on(site, reference):
             message = f"'{name}' is secret: it may only be used in 'env:' of a run stage"
@@ -136,7 +141,7 @@ class _Checker:
         name = str(path[1])
         found = self._visible.find(site.spot, name)
         if found is None:
-            hint = did_you_mean(name, self._visible.names(site.spot))
+            hint = self._guesses.did_you_mean(name, lambda: self._visible.names(site.spot))
             self._tell(site, reference, f"there is no stage '{name}'", "FC221", hint)
         elif not found.over:
             self._too_early(site, reference, name, found)

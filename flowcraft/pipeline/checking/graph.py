@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flowcraft.core.document import Document
-from flowcraft.core.problems import Problem, did_you_mean
+from flowcraft.core.problems import Guesses, Problem
 from flowcraft.pipeline.model import Stage
 from flowcraft.pipeline.reading.sites import Level
 
@@ -12,12 +12,13 @@ from flowcraft.pipeline.reading.sites import Level
 class Graph:
     """The stages of one level and their needs, as numbers; `problems` tells what is wrong with them."""
 
-    def __init__(self, document: Document, level: Level) -> None:
+    def __init__(self, document: Document, level: Level, guesses: Guesses) -> None:
         self.level = level
         self.stages = stages = level.stages
         self.numbers: dict[str, int] = {}
         self.problems: list[Problem] = []
         self._document = document
+        self._guesses = guesses
         for number, stage in enumerate(stages):
             if stage.id and self.numbers.setdefault(stage.id, number) != number:
                 first = document.position([*level.place, self.numbers[stage.id], "id"])[0]
@@ -35,7 +36,7 @@ class Graph:
             if name in self.numbers:
                 yield self.numbers[name]
             elif name:
-                hint = did_you_mean(name, self.numbers.keys() - {stage.id})
+                hint = self._guesses.did_you_mean(name, lambda: self.numbers.keys() - {stage.id})
                 message = f"there is no stage '{name}'"
                 self.problems.append(
                     self._document.problem(

@@ -1,8 +1,9 @@
 """The names that templates can begin with, the fields that stages have, and what people write instead."""
 
 from collections.abc import Collection
+from itertools import islice
 
-from flowcraft.core.problems import nearest
+from flowcraft.core.problems import Guesses
 
 ROOTS = ("inputs", "run", "stages")
 FIELDS = (
@@ -35,17 +36,15 @@ _FOREIGN = {
 }
 
 
-def instead(name: str, text: str, inputs: Collection[str], stages: Collection[str], names: Collection[str]) -> str:
-    """What to write for a name that is not known; `text` is all of what begins with it."""
+def instead(name: str, text: str, inputs: Collection[str], names: Collection[str], guesses: Guesses) -> str:
+    """What to write for a name that is no stage's and not known; `text` is all of what begins with it."""
     if name in inputs:
         return f"did you mean 'inputs.{name}'?"
-    if name in stages:
-        return f"did you mean 'stages.{text}'?"
     if name in _FOREIGN:
         return _FOREIGN[name]
     own = (*ROOTS, *names)
-    close = nearest(name, [*own, *inputs])
+    close = guesses.nearest(name, lambda: [*own, *inputs])
     if close:
         return f"did you mean '{close if close in own else f'inputs.{close}'}'?"
-    known = [*own, *(f"inputs.{one}" for one in inputs)]
+    known = [*own, *(f"inputs.{one}" for one in islice(inputs, 12))]
     return f"a text needs quotes: '{name}'; known: {', '.join(known[:12])}"
