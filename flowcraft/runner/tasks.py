@@ -55,7 +55,9 @@ class _Placed:
         if isinstance(error, ExpressionError):
             place = f"{self.file}:{self.line}" if self.line else str(self.file)
             shown = _excerpt(error.expression, error.offset)
-            raise StageError(f"{place}: {self.what}{error.message}, in: {shown}", hint=error.hint) from error
+            raise StageError(
+                f"{place}: {error.code}: {self.what}{error.message}, in: {shown}", hint=error.hint
+            ) from error
 
 
 class Renderer:
@@ -114,7 +116,9 @@ class Renderer:
             raise StageError(f"'foreach' of '{stage.id}' goes over a list, and this is {kind_of(found)}")
         if len(found) > each.most:
             hint = f"narrow it down, or allow more: foreach: {{in: ..., max: {len(found)}}}"
-            raise StageError(f"FC302: '{stage.id}' has {len(found)} items, at most {each.most} are allowed", hint=hint)
+            place = f"{self._pipeline.file}:{stage.line}"
+            said = f"'{stage.id}' has {len(found)} items, at most {each.most} are allowed"
+            raise StageError(f"{place}: FC302: {said}", hint=hint)
         return found
 
     def arguments(self, stage: Stage, work: Inclusion, names: Names) -> dict[str, Any]:

@@ -37,3 +37,10 @@ def test_secrets_become_asterisks_and_columns_stay(line: str, shown: str) -> Non
 )
 def test_ordinary_lines_stay_as_they_are(line: str) -> None:
     assert masked(line) == line
+
+
+@pytest.mark.parametrize("word", ["x", "token", "api_key-", "://", "sk-", "token ", "a@"])
+def test_a_line_of_a_megabyte_is_gone_through_once(word: str) -> None:
+    line = word * (1_000_000 // len(word))
+
+    assert len(masked(line)) == len(line)

@@ -2,9 +2,10 @@
 
 import re
 
-# `api_key: hunter2secret` and `token="..."`, but neither `max_tokens: 500000` nor `api_key_env: SOME_NAME`.
+# `api_key: hunter2secret` and `token="..."`, but neither `max_tokens: 500000` nor `api_key_env: SOME_NAME`. Names begin
+# at a word and are no longer than names are: else a line of one long word would be gone through once for each letter.
 _NAMED = re.compile(
-    r"""(?i)(?P<name>[\w-]*(?:api_?key|token|secret|passw)[\w-]*["']?\s*[:=]\s*["']?)(?P<value>[^\s"',{}\[\]]{6,})"""
+    r"""(?i)(?P<name>(?<![\w-])[\w-]{0,80}(?:api_?key|token|secret|passw)[\w-]{0,80}["']?\s*[:=]\s*["']?)(?P<value>[^\s"',{}\[\]]{6,})"""
 )
 _HARMLESS = re.compile(r"[A-Z][A-Z0-9_]*|[0-9.,_kM]+|<.*")
 # The beginnings that services give their keys.

@@ -57,12 +57,8 @@ class _Checker:
             self.problems += _constant(site, fixed)
         for reference in references:
             self._reference(site, reference)
-        if (
-            len(references) == 1
-            and site.key in _CONDITIONS
-            and site.key != "foreach"
-            and bare_text(site.item.source) == references[0].text
-        ):
+        alone = len(references) == 1 and bare_text(site.item.source) == references[0].text
+        if alone and site.key in _CONDITIONS and site.key != "foreach":
             self._condition(site, references[0])
         for comparison in comparisons:
             self._comparison(site, comparison)
