@@ -19,7 +19,7 @@ import pytest
 import responses
 from servers import ChatServer, answer, raw, status, stream
 
-from flowcraft.core.errors import Cancelled, DeadlineError, ProviderError, TransportError, UsageError
+from flowcraft.core.errors import Cancelled, DeadlineError, IncompleteStream, ProviderError, TransportError, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import Timeouts
 from flowcraft.llm.wire.http import Wire
@@ -136,6 +136,27 @@ def test_a_request_of_any_size_arrives_whole(copies: int) -> None:
         post(Wire(), server.base_url, body=body)
 
     assert server.requests[0].data == body
+
+
+# --- answers of a known length ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_an_answer_shorter_than_its_length_was_cut_off(end: Any) -> None:
+    with ChatServer(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", b'{"a": 1}', end=end)) as server:
+        error = failure(server.base_url)
+
+    assert isinstance(error, IncompleteStream)
+
+
+def test_an_answer_of_a_known_length_ends_there_and_leaves_the_connection() -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n", b'{"a"', b": 1}"
+    with ChatServer(raw(*whole, end="keep")) as server:
+        wire = Wire()
+        assert [post(wire, server.base_url) for _ in range(2)] == [b'{"a": 1}'] * 2
+        wire.close()
+
+    assert server.connections == 1
 
 
 # --- connections that never come --------------------------------------------------------------

@@ -48,7 +48,7 @@ class _Answer(http.client.HTTPResponse):
             seen = self.fp.peek(1)
             guard.answered = guard.answered or bool(seen)
             if take_plain(self, seen):
-                guard.read = self.read1 if self.chunked else None
+                guard.read = self.read1 if self.chunked or self.length else None
                 return
         super().begin()
         while self.status // 100 == 1 and self.status != http.client.SWITCHING_PROTOCOLS:
@@ -57,8 +57,18 @@ class _Answer(http.client.HTTPResponse):
 
     def read1(self, n: int = -1) -> bytes:
         """What of the body is there, but at least a byte, unless it has ended."""
-        if not self.chunked or self.isclosed():
-            return super().read1(n)
+        if self.isclosed():
+            return b""
+        if self.chunked:
+            return self._of_chunks(n)
+        piece = super().read1(n)
+        if self.length == 0:
+            self.close()
+        elif self.length and not piece:
+            raise http.client.IncompleteRead(piece, self.length)
+        return piece
+
+    def _of_chunks(self, n: int) -> bytes:
         if self._chunks is None:
             self._chunks = Chunks()
         while True:

@@ -37,7 +37,7 @@ class Guard:
         self.reused = False  # the connection has carried a request before
         self.sent = False  # bytes of the request may have left
         self.answered = False  # a byte of the answer has come
-        self.read: Callable[[int], bytes] | None = None  # reads on in a plain answer in chunks, past urllib3
+        self.read: Callable[[int], bytes] | None = None  # reads on in a plain answer whose end is known, past urllib3
         self._forget = scope.on_cancel(self.abort)
         _watchdog.add(self)
         self.limit("connect", timeouts.connect)
