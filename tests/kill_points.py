@@ -4,8 +4,10 @@ import contextlib
 import os
 import random
 import resource
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -112,22 +114,24 @@ def second_ctrl_c(world: World, words: tuple[str, ...]) -> bool:
     return hit and process.returncode == 130
 
 
-def in_refresh(sign: Callable[[Path, QwenProcess], Any], *, held: bool = False) -> Point:
-    """14: while the first stage has a new token fetched for its model; the resume signs in with what is there."""
+def in_refresh(sign: Callable[[Path, socket.socket], Any], *, answered: bool = False) -> Point:
+    """14: while the first stage has a new token fetched for its model; the resume signs in with what is there.
+
+    Unless it is `answered`, the first request for a token finds nobody who reads it: an answer that is lost would be a
+    lost login.
+    """
 
     def strike(world: World, words: tuple[str, ...]) -> bool:
-        with QwenProcess() as service:
+        with QwenProcess() as service, socket.create_server(("127.0.0.1", 0)) as deaf:
             login = write(world.folder.with_name("login") / "oauth_creds.json", service.credentials(expired=True))
-            world.sign_in(login, service.base_url)
-            if held:
-                service.script(token=["held-then-dropped"])
+            world.sign_in(login, service.base_url if answered else f"http://127.0.0.1:{deaf.getsockname()[1]}")
             process = world.start(*words)
-            hit = until(lambda: sign(login, service), process)
+            hit = until(lambda: sign(login, deaf), process)
             hit = kill(process) and hit
-            service.do("open")
+            world.sign_in(login, service.base_url)
             code, printed = world.run("resume") if world.rows("SELECT 1 FROM runs") else world.run(*words)
             left = [path.name for path in login.parent.glob(".*.tmp")]
-            whole = credentials.read(login).alive() and service.counts()["refreshed"] <= 2
+            whole = credentials.read(login).alive() and service.counts()["refreshed"] == 1
         if code or left or not whole:
             world.fault(f"after the refresh: exit code {code}, left {left}:\n{printed}")
         shutil.rmtree(login.parent)
@@ -328,8 +332,8 @@ POINTS: dict[str, Point] = {
     "13 in a retry wait": refused,
     "14a refresh, lock taken": in_refresh(lambda login, _: login.with_suffix(".lock").exists()),
     "14b refresh, room made": in_refresh(lambda login, _: any(login.parent.glob(".*.tmp"))),
-    "14c refresh, asked": in_refresh(lambda _, service: service.counts()["held"], held=True),
-    "14d refresh, new token in place": in_refresh(lambda login, _: credentials.read(login).alive()),
+    "14c refresh, asked": in_refresh(lambda _, deaf: select.select([deaf], [], [], 0)[0]),
+    "14d refresh, new token in place": in_refresh(lambda login, _: credentials.read(login).alive(), answered=True),
     "15 parallel stages, one done": beside,
     "16 command running": in_child("hold", "begun"),
     "17 command done, not recorded": in_child("linger", "finished"),

@@ -219,11 +219,11 @@ class World:
         self.server = server
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "out").mkdir(exist_ok=True)
-        settings = (
+        self.settings = (
             "llm:\n  cheap_model: counted\n  expensive_model: counted\n  models:\n    counted: {provider: openai, "
             f"model: counted, base_url: '{server.base_url}', prices: {{input: 1, output: 2}}}}\n"
         )
-        (folder / "settings.yaml").write_text(settings)
+        (folder / "settings.yaml").write_text(self.settings)
         (folder / "p.yaml").write_text(PIPELINE)
         (folder / "pad.txt").write_text(BIG if big else "-")
         self.before = len(server.asked)
@@ -232,9 +232,8 @@ class World:
 
     def sign_in(self, login: Path, service: str) -> None:
         """Have the model asked with a Qwen login that `service` refreshes."""
-        text = (self.folder / "settings.yaml").read_text()
         more = f"provider: qwen-code, oauth_base_url: '{service}', oauth_path: '{login}'"
-        (self.folder / "settings.yaml").write_text(text.replace("provider: openai", more))
+        (self.folder / "settings.yaml").write_text(self.settings.replace("provider: openai", more))
 
     def fault(self, what: str) -> bool:
         """Note for `broken` what does not hold; False."""
