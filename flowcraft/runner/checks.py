@@ -18,7 +18,7 @@ from flowcraft.pipeline.expressions.work import MAX_TEXT
 from flowcraft.pipeline.model import Check
 from flowcraft.runner.answers import reading, sent_back
 from flowcraft.runner.books import Books
-from flowcraft.runner.commands import execute_command, private_file
+from flowcraft.runner.commands import arguments, execute_command, private_file
 from flowcraft.runner.work import Contract, Execution, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
@@ -81,7 +81,7 @@ class Judge:
                 return private_file(Path(folder) / name, text)
 
             script, env = check.run.script.render(names, files, spill=spill) if check.run.script else (None, {})
-            argv = tuple(word.text(names, files) for word in check.run.argv)
+            argv = arguments(check.run.argv, names, files)
             env = {**self.env, **env}
             work = Execution(
                 cwd=self.task.contract.cwd, script=script, argv=argv, env=env, secrets=self.task.contract.secrets

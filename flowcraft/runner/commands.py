@@ -7,9 +7,10 @@ run's secrets taken out.
 
 import codecs
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 from flowcraft.core.errors import ProcessError, StageError
 from flowcraft.core.programs.process import Completed, run
 from flowcraft.core.scope import Scope
+from flowcraft.pipeline.expr import Template
+from flowcraft.pipeline.expressions.engine import Files
 from flowcraft.runner.answers import exact
 from flowcraft.runner.events import Channel, Event, TextPiece
 from flowcraft.runner.masking import Mask
@@ -31,6 +34,7 @@ PASSED_ON = frozenset(
         *("SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "CI"),
     )
 )
+_OPTION = re.compile(r"--?[A-Za-z]")
 BASH = ("-euo", "pipefail")
 MAX_SCRIPT_BYTES = 64 * 1024  # Linux takes no argument longer than 128 KiB: longer scripts go by file
 STDERR_CHARACTERS = 64 * 1024  # of the end of stderr, kept in the record
@@ -51,6 +55,30 @@ def execute_command(task: Task, work: Execution, emit: Callable[[Event], None], 
         output.close()
         errors.close()
     return _ended(task, done, mask)
+
+
+def arguments(words: Sequence[Template], names: Mapping[str, Any], files: Files) -> tuple[str, ...]:
+    """The words of a command in list form. Raises StageError for a result that would be read as an option.
+
+    What a person gives as an input may be one, and so may what follows an option or `--`.
+    """
+    made: list[str] = []
+    guarded = False
+    for word in words:
+        text = word.text(names, files)
+        if made and not guarded and _OPTION.match(text) and _from_a_result(word):
+            hint = f"write -- before it: run: [{made[0]}, ..., --, {word.source}]"
+            raise StageError(
+                f"FC210: {text[:40]!r} would be an option of '{made[0]}', and comes from a result", hint=hint
+            )
+        made.append(text)
+        guarded = "--" in made or (word.is_static and text.startswith("-"))
+    return tuple(made)
+
+
+def _from_a_result(word: Template) -> bool:
+    names = {reference.path[0] for reference in word.references}
+    return word.source.lstrip().startswith("${") and not (names and names <= {"inputs", "run"})
 
 
 def _ended(task: Task, done: Completed, mask: Mask) -> Outcome:

@@ -278,8 +278,6 @@ def _refused(change: Change, writes: Sequence[str], workspace: Workspace) -> str
     except FlowcraftError as error:
         return str(error)
     relative = place.relative_to(workspace.root).as_posix()
-    if ".git" in relative.split("/") or ".flowcraft" in relative.split("/"):
-        return f"{change.path} may not be written"
     if not any(matches(glob, relative) and matches(glob, change.path.removeprefix("./")) for glob in writes):
         return f"{change.path} may not be written, only {', '.join(writes)}"
     return ""

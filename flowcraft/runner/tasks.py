@@ -28,7 +28,7 @@ from flowcraft.pipeline.model import (
 from flowcraft.runner.attachments import attached
 from flowcraft.runner.checks import key_of
 from flowcraft.runner.choices import named_by_stage, stage_model
-from flowcraft.runner.commands import private_file
+from flowcraft.runner.commands import arguments, private_file
 from flowcraft.runner.files import read_by
 from flowcraft.runner.names import Names
 from flowcraft.runner.work import Contract, Execution, Invocation, Judgement, Question, Shape, Task
@@ -229,7 +229,7 @@ class Renderer:
         if command.script is not None:
             script, values = command.script.render(public, files, spill=self._spill)
             env |= values
-        argv = tuple(word.text(public, files) for word in command.argv)
+        argv = arguments(command.argv, public, files)
         return Execution(cwd=cwd, script=script, argv=argv, env=env, secrets=self._secrets)
 
     def _contract(self, stage: Stage, names: Names) -> Contract:

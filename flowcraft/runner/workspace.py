@@ -18,6 +18,7 @@ from flowcraft.core.errors import StageError, UsageError
 MAX_READ_BYTES = 8 * 1024 * 1024  # more text than any model takes
 MAX_GLOB_FILES = 10_000
 
+_GUARDED = frozenset((".git", ".flowcraft"))  # a hook written there would run as a program
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -54,6 +55,8 @@ class Workspace:
         place = self.inside(path)
         if place == self.root or place.is_dir():
             raise UsageError(f"'{path}' is a folder", hint="name a file")
+        if _GUARDED.intersection(place.relative_to(self.root).parts):
+            raise UsageError(f"'{path}' may not be written", hint="what git and FlowCraft keep is theirs")
         return place
 
     def write(self, place: Path, text: str) -> str:

@@ -13,8 +13,9 @@ from fakes import ScriptedProvider, llm_of
 from kept_runs import echo, ends, run_
 
 from flowcraft.core.scope import Scope
+from flowcraft.runner.events import StageStarted
 from flowcraft.runner.gates import Decision
-from flowcraft.runner.outcome import RunRecord, StageStarted
+from flowcraft.runner.outcome import RunRecord
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.session import Durable
 
@@ -203,3 +204,57 @@ def test_a_gate_that_nobody_answers_in_its_time_is_rejected() -> None:
 
     assert ended_with == 4
     assert "nobody has answered within 1 s" in shown
+
+
+# -- what a model says reaches no program as an option ---------------------------------------------------
+
+
+@pytest.mark.parametrize("said", ["--output=PWN", "-execdir", "--upload-pack=touch PWN"])
+@pytest.mark.parametrize("words", ["[cat, '${{ stages.m.output }}']", "[git, log, '${{ stages.m.output }}', x]"])
+def test_an_answer_is_no_option_of_a_program(said: str, words: str) -> None:
+    text = head(f"  - {{id: m, prompt: x}}\n  - {{id: a, run: {words}}}\n")
+
+    record = run_(text, ScriptedProvider(said))
+
+    assert record.status == "failed"
+    assert "FC210" in str(record.outcomes[1].error)
+    assert "--" in str(record.outcomes[1].hint)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("--x", "[printf, '%s', --, '${{ stages.m.output }}']"),
+        ("--x", "[printf, '%s', 'is ${{ stages.m.output }}']"),
+        ("- a list", "[printf, '%s', '${{ stages.m.output }}']"),
+        ("-7", "[printf, '%s', '${{ stages.m.output }}']"),
+        ("--x", "[sh, -c, 'exit 0', -m, '${{ stages.m.output }}']"),
+    ],
+)
+def test_an_answer_may_be_an_argument_where_it_is_read_as_one(said: str, words: str) -> None:
+    text = head(f"  - {{id: m, prompt: x}}\n  - {{id: a, run: {words}}}\n")
+
+    assert run_(text, ScriptedProvider(said)).status == "succeeded"
+
+
+def test_an_input_may_be_an_option() -> None:
+    text = "flowcraft: 1\ninputs: {flag: string}\nstages:\n  - {id: a, run: [ls, '${{ inputs.flag }}']}\n"
+
+    assert run_(text, echo(), inputs={"flag": "--all"}).status == "succeeded"
+
+
+def test_the_name_of_a_file_is_no_option() -> None:
+    Path("-rf.txt").touch()
+
+    record = run_(head("  - {id: a, foreach: glob('*.txt'), run: [cat, '${{ item }}']}\n"), echo())
+
+    assert "FC210" in str(record.outcomes[0].error)
+
+
+@pytest.mark.parametrize("place", [".git/hooks/pre-commit", ".flowcraft/flowcraft.db", "sub/.git/config"])
+def test_nothing_is_saved_where_git_and_flowcraft_keep_their_own(place: str) -> None:
+    text = head("  - {id: m, prompt: x}\n  - {id: a, run: ls, output: {save: '${{ stages.m.output }}'}}\n")
+
+    record = run_(text, ScriptedProvider(place))
+
+    assert "may not be written" in str(record.outcomes[1].error)

@@ -7,6 +7,7 @@ FC128 `cache` of a command that does not say what it depends on
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flowcraft.core.errors import ExpressionError
 from flowcraft.core.problems import did_you_mean
 from flowcraft.core.schema import check_value
 from flowcraft.pipeline.expr import Script, Template
@@ -118,6 +119,10 @@ class Works:
             self._material.site(script, [*place, "run"], key, spot)
             return script, ()
         words = enumerate(run) if isinstance(run, list) else ()
+        if isinstance(run, list) and _is_chosen(run):
+            hint = "name it: run: [git, ...]"
+            message = "which program runs may not come from a result"
+            self._material.complaints.at([*place, "run", 0], message, "FC210", hint)
         return None, tuple(self._material.template(word, [*place, "run", number], key, spot) for number, word in words)
 
     def _arguments(self, data: Mapping[str, Any], place: Place, spot: Spot) -> dict[str, Any]:
@@ -161,6 +166,15 @@ class Works:
             material.known_model(value["model"], [*place, "model"])
         that = material.expression(value.get("that"), [*place, "that"], "that", spot)
         return Check(that=that, run=command, line=line, **texts)
+
+
+def _is_chosen(words: list[Any]) -> bool:
+    """Whether the program of a command in list form is what a stage has given."""
+    try:
+        first = Template(words[0]).references if words and isinstance(words[0], str) else ()
+    except ExpressionError:  # told where templates are read
+        return False
+    return any(reference.path[0] in ("stages", "output") for reference in first)
 
 
 def _of_input(name: str, reasons: list[str]) -> list[str]:
