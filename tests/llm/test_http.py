@@ -1,6 +1,7 @@
 """The wire below the providers: connections that die, hang, fork or are proxied, and what errors may show."""
 
 import gc
+import http.client
 import os
 import pickle
 import shutil
@@ -444,6 +445,18 @@ def test_no_error_shows_a_token_or_a_query(provoke: Callable[[str], ProviderErro
     while (last := chain[-1]) is not None:
         assert getattr(last, "request", None) is None
         chain.append(last.__cause__ or last.__context__)
+
+
+def test_a_token_is_not_printed_where_all_connections_are_to_be_debugged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
+    with ChatServer(answer("a")) as server:
+        wire = Wire()
+        post(wire, server.base_url)
+        wire.close()
+
+    assert TOKEN not in "".join(capsys.readouterr())
 
 
 def test_nothing_kept_between_calls_holds_the_token() -> None:

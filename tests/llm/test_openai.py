@@ -674,6 +674,8 @@ def test_a_key_that_the_service_repeats_is_not_shown() -> None:
         status(401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}),
         status(500, f"Authorization: Bearer {KEY}"),
         status(200, f"<html>{KEY}"),
+        status(500, headers={"x-request-id": KEY}),
+        status(302, headers={"Location": f"https://{KEY}.test/{KEY}"}),
     ):
         error = whole_error(reply)
         assert KEY not in str(error) + repr(error) + repr(vars(error))

@@ -207,4 +207,6 @@ def _refused(reply: Reply) -> ProviderError:
         fault = fault_in(decoded(body.decode("utf-8-sig", "replace")), reply.secrets)
     except ValueError:
         fault = None
-    return refusal(reply.status, reply.headers, fault, reply.quote(body))
+    error = refusal(reply.status, reply.headers, fault, reply.quote(body))
+    error.request_id = reply.request_id
+    return error

@@ -96,6 +96,7 @@ class _Breakable(HTTPConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.debuglevel = 0  # where it is turned on for all connections, http.client would print the token
         self._owner: Guard | None = None
         self._unsent: list[bytes] | None = None  # what was written of a request that is being made
         self._owner_lock = threading.Lock()

@@ -144,7 +144,7 @@ class Reply:
 
     @property
     def request_id(self) -> str | None:
-        return request_id(self.headers)
+        return request_id(self.headers, self.secrets)
 
     def chunks(self) -> Iterator[bytes]:
         """The body as it arrives, decompressed, in pieces of at most 64 KiB.

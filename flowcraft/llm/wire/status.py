@@ -133,12 +133,12 @@ def _way_out(status: int, words: frozenset[str]) -> str:
     return "compare the parameters and messages with what this model takes"
 
 
-def request_id(headers: Mapping[str, str]) -> str | None:
+def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str | None:
     """The service's name for this request, under any of the usual headers."""
     for name in _REQUEST_ID_HEADERS:
         value = headers.get(name)
         if value:
-            return quoted(value)[:200]
+            return quoted(value, secrets)[:200]
     return None
 
 
