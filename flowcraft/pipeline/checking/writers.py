@@ -7,7 +7,7 @@ from flowcraft.core.document import Document
 from flowcraft.core.problems import Problem
 from flowcraft.pipeline.checking.globs import overlap, plain_start
 from flowcraft.pipeline.checking.graph import Graph, reached
-from flowcraft.pipeline.model import Stage
+from flowcraft.pipeline.model import Inclusion, Stage
 from flowcraft.pipeline.reading.sites import Level
 
 # A stage that writes, and where it is: from the outermost list to its own.
@@ -23,30 +23,37 @@ def conflicts(document: Document, graphs: Sequence[Graph]) -> list[Problem]:
     found = []
     for number, (stage, chain) in enumerate(writers):
         if (around := _fanned(chain)) is not None:
-            glob = stage.writes[0]
+            glob = written(stage)[0]
             name = around.id if around is stage else f"{around.id}/{stage.id}"
             message = f"the items of '{name}' can run at the same time and all write {glob}"
             hint = "one after the other: foreach: {in: ..., parallel: 1}"
             found.append(_problem(document, chain[-1], message, hint))
         beside = ((1 << number) - 1) & ~order.settled(chain)
-        if beside and (beside := beside & globs.meeting(stage.writes)):
+        if beside and (beside := beside & globs.meeting(written(stage))):
             other = writers[(beside & -beside).bit_length() - 1][0]
-            shared = next(glob for glob in stage.writes if any(overlap(glob, second) for second in other.writes))
+            shared = next(glob for glob in written(stage) if any(overlap(glob, second) for second in written(other)))
             message = f"'{other.id}' and '{stage.id}' can run at the same time and both write {shared}"
             hint = f"make one need the other: needs: [{other.id}]"
             found.append(_problem(document, chain[-1], message, hint))
-        globs.add(stage.writes, number)
+        globs.add(written(stage), number)
     return found
 
 
 def _writers(graphs: Sequence[Graph]) -> Iterator[_Writer]:
     for graph in graphs:
         for number, stage in enumerate(graph.stages):
-            if stage.writes:
+            if written(stage):
                 chain = [(graph.level, number)]
                 while (above := chain[0][0].above) is not None:
                     chain.insert(0, (above, chain[0][0].number))
                 yield stage, tuple(chain)
+
+
+def written(stage: Stage) -> tuple[str, ...]:
+    """The globs that a stage may write; of a used pipeline those of all its stages."""
+    if not isinstance(stage.work, Inclusion):
+        return stage.writes
+    return tuple(dict.fromkeys(glob for inner in stage.work.pipeline.every_stage() for glob in written(inner)))
 
 
 class _Order:
@@ -124,4 +131,5 @@ def _fanned(chain: _Chain) -> Stage | None:
 
 def _problem(document: Document, place: tuple[Level, int], message: str, hint: str) -> Problem:
     level, number = place
-    return document.problem([*level.place, number, "writes"], message, code="FC140", hint=hint)
+    key = "uses" if isinstance(level.stages[number].work, Inclusion) else "writes"
+    return document.problem([*level.place, number, key], message, code="FC140", hint=hint)
