@@ -91,7 +91,8 @@ def rich(number: int) -> str:
     kinds = (
         f"  prompt: Judge text {number}.\n  output: {{schema: {risk}}}\n",
         f"  if: {above}.output.risk != 'low'\n  prompt: |\n    Text {number}:\n"
-        f"    ${{% for one in {above}.output.items %}}\n    - ${{{{ one }}}}\n    ${{% endfor %}}\n  check: [{{that: output | length > {number}, say: More.}}]\n",
+        f"    ${{% for one in {above}.output.items %}}\n    - ${{{{ one }}}}\n    ${{% endfor %}}\n"
+        f"  check: [{{that: output | length > {number}, say: More.}}]\n",
         f"  foreach: stages.stage_{number - 2}.output.items\n  prompt: Look at ${{{{ item }}}} in text {number}.\n",
         f"  prompt: Join ${{{{ {above}.output | join(', ') }}}} for {number}.\n  model: [cheap, expensive]\n",
         f'  if: {above}.ok\n  run: echo "${{{{ {above}.output }}}}" > {number}.txt\n  writes: [{number}.txt]\n',
