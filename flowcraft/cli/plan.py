@@ -117,10 +117,10 @@ def _rows(
         "needs": list(stage.needs),
         "conditional": stage.condition is not None,
     }
-    owner, below = pipeline, stage.below
-    if isinstance(stage.work, Inclusion):
-        owner, below = stage.work.pipeline, stage.work.pipeline.stages
-    inner = [_rows(owner, one, llm, models, number, f"{prefix}{stage.id}/") for one in below]
+    owner = stage.work.pipeline if isinstance(stage.work, Inclusion) else None
+    below = [(f"{prefix}{stage.id}/", one) for one in (owner.stages if owner else stage.below)]
+    below += [(f"{prefix}{stage.id}/finally/", one) for one in (owner.finals if owner else ())]
+    inner = [_rows(owner or pipeline, one, llm, models, number, path) for path, one in below]
     return [row, *(one for several in inner for one in several)]
 
 

@@ -68,10 +68,13 @@ class Estimator:
         known = {name: value for name, value in given.items() if value is not None}
         around = Around(pipeline=pipeline, inputs=inputs, values=known)
         self._measures.writers([*pipeline.stages, *pipeline.finals], around)
-        return [
-            *self._listed(pipeline.stages, around),
-            *self._listed(pipeline.finals, replace(around, prefix="finally/", outer=(_by_id(pipeline.stages),))),
-        ]
+        return list(self._whole(around))
+
+    def _whole(self, around: Around) -> Iterator[Estimate]:
+        pipeline = around.pipeline
+        yield from self._listed(pipeline.stages, around)
+        last = replace(around, prefix=f"{around.prefix}finally/", outer=(_by_id(pipeline.stages),))
+        yield from self._listed(pipeline.finals, last)
 
     def _listed(self, stages: Sequence[Stage], around: Around) -> Iterator[Estimate]:
         around = around.within(stages)
@@ -85,8 +88,7 @@ class Estimator:
         if stage.below:
             yield from self._listed(stage.below, replace(inner, prefix=f"{around.prefix}{stage.id}/"))
         if isinstance(stage.work, Inclusion):
-            below = self._measures.entered(stage, stage.work, inner)
-            yield from self._listed(stage.work.pipeline.stages, below)
+            yield from self._whole(self._measures.entered(stage, stage.work, inner))
         if any(check.ask for check in stage.checks) and not isinstance(stage.work, Prompt):
             yield self._judged(stage, inner)
 

@@ -19,7 +19,7 @@ from flowcraft.core.scope import Scope
 from flowcraft.pipeline.model import Stage
 from flowcraft.runner.crew import Crew, Landed, Launch
 from flowcraft.runner.events import Event, RunFinished, RunStarted
-from flowcraft.runner.execution import Executions
+from flowcraft.runner.execution import FINALLY_S, Executions
 from flowcraft.runner.flow import Fan, Frame, Limits, Place
 from flowcraft.runner.gates import blocked
 from flowcraft.runner.minutes import INTERRUPTED
@@ -27,9 +27,6 @@ from flowcraft.runner.outcome import Attempt, Outcome, RunRecord, RunStatus
 from flowcraft.runner.stages import cancelled, failed
 
 STOP_S = 3.0  # what listens ends within 0.5 s; a program that ignores TERM gets 2 s before KILL
-FINALLY_S = 60.0  # for the stages under `finally` of a run that was interrupted
-
-_LAST = 1 << 30  # in the order of outcomes: after all stages
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +37,6 @@ class Coordinator(Executions):
 
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     started_s: float = field(default_factory=time.monotonic)
-    interrupted: bool = False
 
     def __post_init__(self) -> None:
         # What somebody has to hear or answer happens in the caller's thread.
@@ -54,8 +50,10 @@ class Coordinator(Executions):
         self.minutes.tell(RunStarted(self.id, self.pipeline.name, tuple(stage.id for stage in self.pipeline.stages)))
         self._carry_out()
         status = self._status(root)
-        if status != "paused" and self.pipeline.finals:
-            status = self._finally(status)
+        if self.unfinished:
+            self._end_used()
+        if status != "paused" and root.finals:
+            status = self._finally(root, status)
         record = self._record(status)
         if self.minutes.session:
             self.minutes.session.finish(record)
@@ -213,6 +211,8 @@ class Coordinator(Executions):
         frames = self._frames()
         self.sources.clear()
         for frame in reversed(frames):
+            if frame.owner and frame.finals:
+                self.unfinished.append(frame)
             for name, stage in frame.stages.items():
                 if name not in frame.outcomes:
                     self._ended(frame, name, _gone(frame.prefix + name, stage))
@@ -235,34 +235,31 @@ class Coordinator(Executions):
 
     # -- the end of the run ---------------------------------------------------------------------
 
-    def _finally(self, status: RunStatus) -> RunStatus:
+    def _end_used(self) -> None:
+        """What stands under `finally` in used pipelines that an interruption has ended, the inner ones first."""
+        self.interrupted, self.scope = False, Scope(FINALLY_S)
+        while self.unfinished and not self.interrupted:
+            depth = max(len(frame.order) for frame in self.unfinished)
+            for frame in [frame for frame in self.unfinished if len(frame.order) == depth]:
+                self.unfinished.remove(frame)
+                self.ending(frame, "interrupted", self.scope)
+            self._carry_out()
+        self.interrupted = True
+
+    def _finally(self, root: Frame, status: RunStatus) -> RunStatus:
         """The stages that run whatever happened; they cannot make a success of a failure."""
-        self.names.run.status = status
         interrupted, self.interrupted = self.interrupted, False
         self.scope = Scope(FINALLY_S if interrupted else None)
-        root = self.frame(
-            self.pipeline.finals,
-            self.pipeline,
-            self.renderer,
-            self.names.below(),
-            Limits(scope=self.scope, budgets=self.budgets),
-            prefix="finally/",
-            order=(_LAST,),
-        )
+        last = self.ending(root, status, self.scope)
         self._carry_out()
-        after = self._status(root)
+        after = self._status(last)
         self.interrupted = self.interrupted or interrupted
         return after if status == "succeeded" else status
 
     def _status(self, root: Frame) -> RunStatus:
-        status: RunStatus = "succeeded"
-        if self.interrupted or any(outcome.status == "cancelled" for outcome in root.outcomes.values()):
-            status = "interrupted"
-        elif root.failure:
-            status = "rejected" if self.rejected else "failed"
-        elif self.waiting:
-            status = "paused"
-        return status
+        if self.interrupted:
+            return "interrupted"
+        return "paused" if self.waiting and not root.failure else root.status
 
     def _record(self, status: RunStatus) -> RunRecord:
         self.names.run.status = status

@@ -27,7 +27,7 @@ from flowcraft.runner.inputs import secret_texts
 from flowcraft.runner.minutes import Minutes
 from flowcraft.runner.names import Names
 from flowcraft.runner.nested import BudgetAccount, Budgets
-from flowcraft.runner.outcome import Attempt, Outcome
+from flowcraft.runner.outcome import Attempt, Outcome, RunStatus
 from flowcraft.runner.saving import published, saved
 from flowcraft.runner.schedule import Schedule
 from flowcraft.runner.sight import check_question
@@ -39,6 +39,9 @@ from flowcraft.runner.work import Question, Task
 from flowcraft.runner.workspace import Workspace
 
 UNDO_LETTERS = 24  # of the hash of a path, as the name of its folder
+FINALLY_S = 60.0  # at least, for the stages under `finally` of what was interrupted or has used up its time
+
+_LAST = 1 << 30  # in the order of outcomes: after all stages
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +69,8 @@ class Executions:
     agenda: "deque[Callable[[], None]]" = field(default_factory=deque)
     sources: list[Frame | Fan] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
-    rejected: bool = False
+    interrupted: bool = False
+    unfinished: list[Frame] = field(default_factory=list)
     budgets: tuple[tuple[str, Budget], ...] = ()
     last_names: dict[str, Names] = field(default_factory=dict)
 
@@ -214,23 +218,67 @@ class Executions:
         self._opened(place, end, used.stages, used, inner, Names(used, values, place.names.run), limits)
 
     def _closed(self, frame: Frame, place: Place, end: End) -> None:
-        """All stages of a group or used pipeline have ended."""
+        """All stages of a group or used pipeline have ended; what stands under its `finally` comes now."""
+        if not frame.finals:
+            self._over((frame,), place, end)
+        elif self.scope.cancelled:  # nothing starts any more: when the run has stopped
+            self.unfinished.append(frame)
+            self._over((frame,), place, end)
+        else:
+            self._finish(frame, place, end)
+
+    def _finish(self, frame: Frame, place: Place, end: End) -> None:
+        # Limits that are used up are no reason to leave things behind; who stops the run stops this, too.
+        left_s = frame.limits.scope.remaining_s()
+        scope = Scope(None if left_s is None else max(left_s, FINALLY_S))
+        take_back = self.scope.on_cancel(scope.cancel)
+
+        def over(last: Frame) -> None:
+            take_back()
+            self._over((frame, last), place, end)
+
+        self.ending(frame, frame.status, scope, over)
+
+    def ending(
+        self, frame: Frame, status: RunStatus, scope: Scope, end: Callable[[Frame], None] | None = None
+    ) -> Frame:
+        """Open the list of what runs at the end of a pipeline, whatever happened."""
+        return self.frame(
+            frame.finals,
+            frame.pipeline,
+            frame.renderer,
+            frame.names.ending(status),
+            Limits(scope=scope, budgets=frame.limits.budgets),
+            prefix=f"{frame.prefix}finally/",
+            order=(*frame.order, _LAST),
+            owner=frame.owner,
+            final=True,
+            end=end,
+        )
+
+    def _over(self, frames: Sequence[Frame], place: Place, end: End) -> None:
+        """A group or used pipeline is over, with all its lists."""
+        frame = frames[0]
         outcome = Outcome(path=place.path, kind=place.stage.kind, status="cancelled")
-        bad = frame.failure
+        bad = next((one.failure for one in frames if one.failure), None)
+        halted = next((one.halted for one in frames if one.halted), None)
+        attempts = [attempt for one in frames for attempt in one.attempts]
         if bad is not None:
             name = bad.path.removeprefix(frame.prefix)
             outcome = replace(outcome, status="failed", error=f"'{name}' failed: {bad.error}", hint=bad.hint)
-        elif all(inner.status != "cancelled" for inner in frame.outcomes.values()) and not frame.halted:
+        elif halted:
+            outcome = replace(outcome, status="failed", error=halted)
+        elif all(one.status == "succeeded" for one in frames):
             outcome = self._result(frame, outcome)
-        elif frame.halted:
-            outcome = replace(outcome, status="failed", error=frame.halted)
+        # `until` and `check` see the stages of a group; those of a used pipeline only it sees.
+        names = frame.names if isinstance(place.stage.work, Group) else place.names
         if place.stage.repeat:
-            self.last_names[place.path] = frame.names
-            end(outcome, frame.attempts)
+            self.last_names[place.path] = names
+            end(outcome, attempts)
         elif outcome.ok:
-            self._judged(replace(place, names=frame.names), outcome, frame.attempts, end)
+            self._judged(replace(place, names=names), outcome, attempts, end)
         else:
-            end(outcome, frame.attempts)
+            end(outcome, attempts)
 
     def _result(self, frame: Frame, outcome: Outcome) -> Outcome:
         assert frame.owner
@@ -273,7 +321,8 @@ class Executions:
             self.waiting.append(path)
             self.minutes.note(waiting(path, text), place.order)
             return
-        self.rejected = self.rejected or not decision.approved
+        if not decision.approved:
+            place.frame.reject()
         end(decided(path, decision), ())
 
     def _leaf(self, place: Place, end: End) -> None:

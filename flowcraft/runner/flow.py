@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flowcraft.core.scope import Scope
-from flowcraft.pipeline.model import Pipeline, Stage
+from flowcraft.pipeline.model import Inclusion, Pipeline, Stage
 from flowcraft.runner.budget import Budget
 from flowcraft.runner.names import Names
-from flowcraft.runner.outcome import Attempt, Outcome
+from flowcraft.runner.outcome import Attempt, Outcome, RunStatus
 from flowcraft.runner.schedule import Schedule
 from flowcraft.runner.tasks import Renderer
 
@@ -56,7 +56,8 @@ class Place:
 class Frame:
     """One list of stages that runs: that of a pipeline, or of a group in one of its rounds.
 
-    `owner` is the place of the group; `end` is called when all stages have ended.
+    `owner` is the place of the group; `end` is called when all stages have ended. `final` is the list under `finally`
+    of a pipeline, which nothing outside of it halts; `rejected` says that somebody said no at a gate in it.
     """
 
     pipeline: Pipeline
@@ -72,6 +73,8 @@ class Frame:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
     numbers: dict[str, int] = field(default_factory=dict)
+    final: bool = False
+    rejected: bool = False
     halted: str | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +89,28 @@ class Frame:
         """The first stage that has failed and may not."""
         bad = (out for name, out in self.outcomes.items() if out.status == "failed" and not self.stages[name].tolerant)
         return next(bad, None)
+
+    @property
+    def status(self) -> RunStatus:
+        """How the list has ended, as a run does."""
+        if any(outcome.status == "cancelled" for outcome in self.outcomes.values()):
+            return "interrupted"
+        if self.failure or self.halted:
+            return "rejected" if self.rejected else "failed"
+        return "succeeded"
+
+    @property
+    def finals(self) -> tuple[Stage, ...]:
+        """The stages that run after this list, whatever happened: it is all of a pipeline."""
+        whole = self.owner is None or isinstance(self.owner.stage.work, Inclusion)
+        return self.pipeline.finals if whole and not self.final else ()
+
+    def reject(self) -> None:
+        """Note that somebody said no, here and in the lists around."""
+        frame: Frame | None = self
+        while frame is not None:
+            frame.rejected = True
+            frame = frame.owner.frame if frame.owner else None
 
     def place(self, stage: Stage) -> Place:
         """Where a stage of this list runs."""
@@ -102,13 +127,13 @@ class Frame:
         """Whether this list is that one or runs inside of it."""
         frame: Frame | None = self
         while frame is not None and frame is not other:
-            frame = frame.owner.frame if frame.owner else None
+            frame = frame.owner.frame if frame.owner and not frame.final else None
         return frame is other
 
     def doomed(self) -> "Frame":
         """The outermost list that fails for sure because this one does."""
         owner = self.owner
-        if owner is None or owner.stage.tolerant:
+        if owner is None or owner.stage.tolerant or self.final:
             return self
         return owner.frame.doomed()
 

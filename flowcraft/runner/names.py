@@ -60,6 +60,14 @@ class Names:
         made.public, made.private = {**self.public, "stages": stages}, {**self.private, "stages": stages}
         return made
 
+    def ending(self, status: str) -> "Names":
+        """The names for the stages at the end of a pipeline that has ended like this."""
+        made = self.below()
+        made.run = copy(self.run)
+        made.run.status = status
+        made.public, made.private = {**made.public, "run": made.run}, {**made.private, "run": made.run}
+        return made
+
     def add(self, name: str, outcome: Outcome, attempts: Sequence[Attempt]) -> None:
         """From now on `stages.<name>` stands for what came of it; a stage without output has no such name.
 

@@ -127,6 +127,7 @@ EXTRAS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     },
 )
 FILES = {"output": "files", "writes": ["out.txt"]}
+FINAL = EXTRAS.map(lambda extra: {"id": "last", "prompt": "Sum up ${{ inputs.text }}", **extra})
 
 
 @st.composite
@@ -159,7 +160,7 @@ def pipelines(draw: st.DrawFn) -> dict[str, Any]:
         made["stages"].append({"id": "part", "uses": "part.yaml", "on_error": "continue", **part})
         made["stages"].append({"id": "after", "prompt": "${{ stages.part.output | default('none') }}"})
     if draw(st.booleans()):
-        made["finally"] = [{"id": "last", "prompt": "Sum up ${{ inputs.text }}", **draw(EXTRAS)}]
+        made["finally"] = [draw(FINAL)]
     return made
 
 
@@ -196,6 +197,7 @@ def spender() -> Iterator[type[Spender]]:
 @given(
     data=pipelines() | TIGHT,
     part=stages(2),
+    last=st.just({}) | st.fixed_dictionaries({"finally": st.tuples(FINAL)}),
     seed=st.integers(0, 1 << 20),
     one=st.integers(1, 900),
     two=st.integers(1, 900),
@@ -209,6 +211,7 @@ def test_a_run_is_never_billed_more_than_the_ceiling(
     spender: type[Spender],
     data: dict[str, Any],
     part: list[dict[str, Any]],
+    last: dict[str, Any],
     seed: int,
     one: int,
     two: int,
@@ -219,7 +222,7 @@ def test_a_run_is_never_billed_more_than_the_ceiling(
 ) -> None:
     head = {"flowcraft": 1, "inputs": {"text": "string"}}
     outputs = {"outputs": {"x": "${{ stages.s0.output | default('none') }}"}}
-    (workspace / "part.yaml").write_text(json.dumps({**head, "stages": part, **outputs}))
+    (workspace / "part.yaml").write_text(json.dumps({**head, "stages": part, **last, **outputs}))
     (workspace / "p.yaml").write_text(json.dumps({**head, **data}))
     for name in ("out.txt", "j.txt"):
         (workspace / name).unlink(missing_ok=True)

@@ -76,3 +76,18 @@ def test_ctrl_c_ends_a_command_and_all_it_has_started(trap: str) -> None:
         assert os.read(reading, 1) == b""
     finally:
         os.close(reading)
+
+
+def test_ctrl_c_lets_used_pipelines_come_to_their_end_the_inner_one_first() -> None:
+    for name, stages in (("deep", "id: a, prompt: x"), ("inner", "id: call, uses: deep.yaml")):
+        last = f"finally: [{{id: tidy, run: 'echo {name} $STATUS >> log', env: {{STATUS: '${{{{ run.status }}}}'}}}}]"
+        Path(f"{name}.yaml").write_text(
+            f"flowcraft: 1\nstages: [{{{stages}}}, {{id: more, run: touch more}}]\n{last}\n"
+        )
+
+    code, statuses = interrupted("  - {id: call, uses: inner.yaml}\nfinally: [{id: tidy, run: echo top >> log}]\n")
+
+    assert Path("log").read_text() == "deep interrupted\ninner interrupted\ntop\n"
+    assert code == 130
+    assert (statuses["call/call/a"], statuses["call/call/finally/tidy"]) == ("cancelled", "succeeded")
+    assert not Path("more").exists()

@@ -5,7 +5,7 @@ from typing import Any
 
 from flowcraft.core.document import Document
 from flowcraft.core.problems import Guesses, Problem
-from flowcraft.pipeline.model import Stage
+from flowcraft.pipeline.model import Group, Inclusion, Stage
 from flowcraft.pipeline.reading.sites import Level
 
 
@@ -23,6 +23,9 @@ class Graph:
             if stage.id and self.numbers.setdefault(stage.id, number) != number:
                 first = document.position([*level.place, self.numbers[stage.id], "id"])[0]
                 self._tell(number, "id", f"the id '{stage.id}' stands twice, first in line {first}", "FC104")
+            if stage.id == "finally" and self._at_the_end_too(stage):
+                message = "'finally' is where the stages at the end are: 'finally/x' would stand for two stages"
+                self._tell(number, "id", message, "FC104", "call this one something else")
         self.needs = [list(self._known(number, stage)) for number, stage in enumerate(stages)]
         self._cycle()
         self._before = reached(self.needs, [1 << number for number in range(len(stages))])
@@ -30,6 +33,10 @@ class Graph:
     def sees(self, number: int, other: int) -> bool:
         """Whether stage `other` is over when stage `number` starts."""
         return bool(self._before[number] >> other & 1)
+
+    def _at_the_end_too(self, stage: Stage) -> bool:
+        inside = isinstance(stage.work, (Group, Inclusion))
+        return inside and list(self.level.place) == ["stages"] and "finally" in self._document.data
 
     def _known(self, number: int, stage: Stage) -> Iterator[int]:
         for place, name in enumerate(stage.needs):
