@@ -460,3 +460,25 @@ def test_a_used_pipeline_is_tried_again_stage_by_stage() -> None:
     record = run_("- {id: call, uses: inner.yaml, retry: 1}")
 
     assert statuses(record) == {"call": "succeeded", "call/flaky": "succeeded"}
+
+
+def test_until_and_check_of_a_used_pipeline_see_the_names_around_it() -> None:
+    written("- {id: work, run: echo}", tail="outputs: {n: 1}", name="inner.yaml")
+
+    record = run_(
+        """
+        - id: call
+          uses: inner.yaml
+          repeat: {until: loop.last and inputs.wanted == output.n, max: 2}
+          check: [inputs.wanted == output.n]
+        """,
+        head="inputs: {wanted: {default: 1}}\n",
+    )
+
+    assert statuses(record) == {
+        "call": "succeeded",
+        "call[1]": "succeeded",
+        "call[1]/work": "succeeded",
+        "call[2]": "succeeded",
+        "call[2]/work": "succeeded",
+    }
