@@ -38,9 +38,10 @@ class Scope:
         self._leave.append(parent.on_cancel(self.cancel))
 
     def close(self) -> None:
-        """Leave the parents; call it when the work of this scope is over."""
-        while self._leave:
-            self._leave.pop()()
+        """Leave the parents; call it when the work of this scope is over, from any thread and again."""
+        leave, self._leave = self._leave, []
+        for take_back in leave:
+            take_back()
 
     def cancel(self) -> None:
         """Stop what runs in this scope; returns at once, may be called from any thread and again."""

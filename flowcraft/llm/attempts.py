@@ -24,6 +24,7 @@ from flowcraft.core.errors import (
 )
 from flowcraft.core.retry import RetryPolicy, RetryQuota
 from flowcraft.core.values import ModelSettings
+from flowcraft.llm import foreign
 from flowcraft.llm.base import (
     Answer,
     BaseLLMProvider,
@@ -31,11 +32,10 @@ from flowcraft.llm.base import (
     Delta,
     Deltas,
     LLMResponse,
-    refuse_images,
     takes_images,
 )
 from flowcraft.llm.calls import CallFinished, CallObserver, CallStarted, Event
-from flowcraft.llm.factory import code_of, is_ours
+from flowcraft.llm.factory import is_ours
 from flowcraft.llm.limits import Limiter
 from flowcraft.llm.pricebook import billed
 from flowcraft.llm.routing import Choice
@@ -68,7 +68,7 @@ class Attempt:
             provider = self._call.provider(self.choice.model)
             self._begin(request)
             ours = is_ours(type(provider))
-            for delta in provider.deltas(request) if ours else _foreign(provider, request):
+            for delta in provider.deltas(request) if ours else foreign.answer_of(provider, request):
                 self.answer.add(delta)
                 yield delta
 
@@ -199,24 +199,6 @@ def _is_down(error: ProviderError) -> bool:
     return (
         error.retryable or isinstance(error, _DOWN) or (error.status or 0) in (404, 410) or (error.status or 0) >= 500
     )
-
-
-def _foreign(provider: BaseLLMProvider, request: ChatRequest) -> Iterator[Delta]:
-    """What a provider of others answers; whatever it does beside what was agreed is its failure."""
-    if not provider.takes_images:
-        refuse_images(request.messages, provider.config.name)
-    try:
-        for delta in provider.deltas(request):
-            if not isinstance(delta, Delta):
-                raise TypeError(f"deltas yielded {type(delta).__name__}, Delta is wanted")
-            yield delta
-    except FlowcraftError:
-        raise
-    except OSError as error:  # its connection, most likely
-        raise TransportError(f"the provider failed: {type(error).__name__}: {error}", hint="try again") from error
-    except Exception as error:
-        hint = code_of(type(provider))
-        raise ProviderError(f"the provider failed: {type(error).__name__}: {error}", hint=hint) from error
 
 
 def streamed(call: Call, *, show: bool = True) -> Deltas:

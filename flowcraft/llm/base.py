@@ -212,7 +212,8 @@ def answered(deltas: Iterator[Delta], answer: Answer) -> Deltas:
 class CompletionStream(Iterator[str]):
     """The pieces of an answer as they arrive, then `response`, the whole of it; also a context manager.
 
-    Leaving it early, by `close()` or the end of a `with` block, ends the request and its connection.
+    Leaving it early, by `close()` or the end of a `with` block, ends the request and its connection; asked for more,
+    it then raises Cancelled.
     """
 
     def __init__(self, deltas: Deltas, scope: Scope) -> None:
@@ -227,6 +228,8 @@ class CompletionStream(Iterator[str]):
             except StopIteration as end:
                 # A generator that is asked again after its end has no value.
                 self._response = self._response or end.value
+                if self._response is None:
+                    self._scope.check()  # another thread may have closed it: this is not the end of the answer
                 raise StopIteration from None
             if delta.content:
                 return delta.content
@@ -241,8 +244,12 @@ class CompletionStream(Iterator[str]):
     def close(self) -> None:
         """End the request; safe to call again and from another thread."""
         self._scope.cancel()
+        self._scope.close()  # a generator that was never asked for anything does nothing at its end
         with suppress(ValueError):  # another thread is inside the generator: the cancelled scope ends it there
             self._deltas.close()
+
+    def __del__(self) -> None:
+        self._scope.close()
 
     def __enter__(self) -> "CompletionStream":
         return self
@@ -316,7 +323,8 @@ class BaseLLMProvider:
 
     def _request(self, messages: Sequence[LLMMessage], params: Mapping[str, Any], *, stream: bool) -> ChatRequest:
         params = dict(params)
-        scope = Scope(params.pop("timeout", self.config.timeouts.total))
+        timeout_s = params.pop("timeout", None)
+        scope = Scope(self.config.timeouts.total if timeout_s is None else checked_timeout_s(timeout_s))
         return ChatRequest(messages=checked_messages(messages), params=params, stream=stream, scope=scope)
 
 
@@ -333,6 +341,15 @@ def checked_messages(messages: Sequence[LLMMessage]) -> tuple[LLMMessage, ...]:
     if not messages:
         raise UsageError("there are no messages", hint="pass at least one LLMMessage")
     return tuple(messages)
+
+
+def checked_timeout_s(timeout_s: float) -> float:
+    """The total time for a call in seconds; raises UsageError unless it is a number above 0."""
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
+        raise UsageError(
+            f"timeout is {timeout_s!r}, a number above 0 is wanted", hint="give seconds, such as timeout=30"
+        )
+    return timeout_s
 
 
 def takes_images(model: ModelSettings, provider: BaseLLMProvider) -> bool:

@@ -24,6 +24,7 @@ from flowcraft.llm.base import (
     LLMMessage,
     LLMResponse,
     checked_messages,
+    checked_timeout_s,
 )
 from flowcraft.llm.calls import CallObserver, Observers
 from flowcraft.llm.factory import LLMProviderFactory, ProviderNames
@@ -83,9 +84,16 @@ class LLMIntegration:
     def choose(self, stage_name: str | None = None, model: str | Named | None = None) -> Choice:
         """The model that would answer for `stage_name`, and why; calls nothing."""
         # The same for ever: settings are frozen. Kept, since a runner asks for each of its many calls.
-        known = self._choices.get((stage_name, model))
+        try:
+            known = self._choices.get((stage_name, model))
+        except TypeError:  # a list, say
+            known = None
         if known is not None:
             return known
+        if not isinstance(stage_name, str | None):
+            raise UsageError(f"the name of a stage is a str, not {type(stage_name).__name__}")
+        if not isinstance(model, str | Named | None):
+            raise UsageError(f"the name of a model is a str, not {type(model).__name__}")
         named = Named(model) if isinstance(model, str) else model
         choice = choose(self.settings, _PROVIDERS, stage=stage_name, named=named)
         if len(self._choices) < _CHOICES_KEPT:
@@ -197,8 +205,10 @@ class LLMIntegration:
             self._renew()
         if self._scope.cancelled:
             raise UsageError("this LLMIntegration is closed", hint="make a new one, or call inside its `with` block")
-        own = Scope(choice.model.timeouts.total if timeout is None else _seconds(timeout), parent=self._scope)
+        own = Scope(choice.model.timeouts.total if timeout is None else checked_timeout_s(timeout), parent=self._scope)
         if scope is not None:
+            if not isinstance(scope, Scope):
+                raise UsageError(f"scope is a {type(scope).__name__}, a flowcraft.core.scope.Scope is wanted")
             own.join(scope)
         return own
 
@@ -215,7 +225,7 @@ class LLMIntegration:
             choice,
             request,
             provider=self.provider,
-            policy=self._policy if retries is None else replace(self._policy, retries=retries),
+            policy=self._policy if retries is None else replace(self._policy, retries=_checked_retries(retries)),
             quota=self._quota,
             jitter=self._jitter,
             limiter=self._limiter,
@@ -238,10 +248,10 @@ class LLMIntegration:
             return self._limiters[model.name]
 
 
-def _seconds(timeout: float) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise UsageError(f"timeout is {timeout!r}, a number above 0 is wanted", hint="give seconds, such as timeout=30")
-    return timeout
+def _checked_retries(retries: int) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise UsageError(f"retries is {retries!r}, a whole number is wanted", hint="retries=0 asks only once")
+    return retries
 
 
 def _telemetry(wanted: str) -> OpenTelemetry | None:

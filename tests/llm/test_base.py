@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from flowcraft.core.errors import IncompleteStream, UsageError
+from flowcraft.core.errors import Cancelled, IncompleteStream, UsageError
 from flowcraft.llm.base import (
     BaseLLMProvider,
     ChatRequest,
@@ -101,9 +101,16 @@ def test_leaving_a_stream_early_ends_the_request() -> None:
         next(stream)
 
     assert provider.closed
-    assert list(stream) == []
+    with pytest.raises(Cancelled):  # not just the end, which would make it look whole
+        next(stream)
     with pytest.raises(UsageError, match="not finished"):
         _ = stream.response
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "5", float("nan")])
+def test_a_timeout_must_be_a_number_of_seconds_here_too(timeout: Any) -> None:
+    with pytest.raises(UsageError, match="timeout is"):
+        Wire().chat_completion(HELLO, timeout=timeout)
 
 
 def test_the_response_stays_after_the_stream_was_asked_again() -> None:

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowcraft.core.errors import Cancelled, FlowcraftError, ProviderError, TransportError, UsageError
+from flowcraft.core.errors import Cancelled, DeadlineError, FlowcraftError, ProviderError, TransportError, UsageError
+from flowcraft.core.scope import Scope
 from flowcraft.core.values import LLMSettings, ModelSettings, Settings
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, LLMMessage, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallStarted
@@ -88,11 +89,85 @@ def test_what_a_provider_raises_is_its_failure(kind: type[Foreign], stream: bool
         (Chatting(None), "chat_completion returned NoneType, LLMResponse is wanted"),
         (Streaming(5), "stream_completion yielded int, str is wanted"),
         (Speaking("text"), "deltas yielded str, Delta is wanted"),
+        (Chatting(LLMResponse(content=5)), "content of the answer is of the type int, str is wanted"),  # type: ignore[arg-type]
+        (Chatting(LLMResponse(content="a", cost=0.5)), "cost of the answer is of the type float, Decimal"),  # type: ignore[arg-type]
+        (Speaking(Delta("a", usage={})), "usage of the answer is of the type dict, Usage is wanted"),  # type: ignore[arg-type]
         (Foreign(None), "Foreign must define chat_completion, stream_completion or deltas"),
     ],
 )
 def test_what_a_provider_gives_is_checked(provider: BaseLLMProvider, sentence: str) -> None:
     with integration(provider) as llm, pytest.raises(ProviderError, match=sentence):
+        llm.chat_completion(HELLO)
+
+
+class Endless(BaseLLMProvider):
+    """Says `piece` for ever; `then` is done to the scope of the call after the third one."""
+
+    provider_name = "endless"
+
+    def __init__(self, piece: str, then: Callable[[Scope], None]) -> None:
+        super().__init__()
+        self.piece = piece
+        self.then = then
+        self.asked = False
+
+    def deltas(self, request: ChatRequest) -> Iterator[Delta]:
+        self.asked = True
+        for number in range(1000):  # so that a failure is not endless
+            if number == 3:
+                self.then(request.scope)
+            yield Delta(self.piece)
+        raise AssertionError("nobody has ended this")
+
+
+def overdue(scope: Scope) -> None:
+    scope.deadline = 0.0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("piece", ["a", ""])
+@pytest.mark.parametrize(("then", "error"), [(Scope.cancel, Cancelled), (overdue, DeadlineError)])
+def test_a_provider_without_end_is_ended(
+    piece: str, then: Callable[[Scope], None], error: type[FlowcraftError], stream: bool
+) -> None:
+    with integration(Endless(piece, then)) as llm, pytest.raises(error) as caught:
+        list(llm.stream_completion(HELLO)) if stream else llm.chat_completion(HELLO)
+
+    assert getattr(caught.value, "partial_text", "") == (piece * 4 if error is DeadlineError else "")
+
+
+def test_an_answer_without_end_is_too_long() -> None:
+    with integration(Endless("a" * 2**20, print)) as llm, pytest.raises(TransportError, match="longer than"):
+        llm.chat_completion(HELLO)
+
+
+def test_nobody_is_asked_in_a_call_that_is_over() -> None:
+    provider, scope = Endless("a", print), Scope()
+    scope.cancel()
+    with integration(provider) as llm, pytest.raises(Cancelled):
+        llm.chat_completion(HELLO, scope=scope)
+
+    assert not provider.asked
+
+
+def test_an_answer_that_comes_whole_counts_however_late_it_is() -> None:
+    class Late(BaseLLMProvider):
+        provider_name = "late"
+
+        def deltas(self, request: ChatRequest) -> Iterator[Delta]:
+            overdue(request.scope)
+            yield Delta("late", finish_reason="stop")
+
+    with integration(Late()) as llm:
+        assert llm.chat_completion(HELLO).content == "late"
+
+
+def test_an_exception_that_cannot_be_shown_is_a_failure_like_others() -> None:
+    class Shy(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    with integration(Chatting(Shy())) as llm, pytest.raises(ProviderError, match="Shy"):
         llm.chat_completion(HELLO)
 
 

@@ -1,3 +1,4 @@
+import gc
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -325,6 +326,39 @@ def test_a_closed_scope_of_a_call_leaves_nothing_behind() -> None:
     llm.chat_completion(HELLO, scope=scope)
 
     assert not scope._callbacks
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_a_stream_that_nobody_reads_leaves_nothing_behind(close: bool) -> None:
+    scope = Scope()
+    stream = integration(small=ScriptedProvider()).stream_completion(HELLO, scope=scope)
+    assert scope._callbacks
+
+    if close:
+        stream.close()
+    else:
+        del stream
+        gc.collect()
+
+    assert not scope._callbacks
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stage_name": 5},
+        {"stage_name": ["coding"]},
+        {"model": 5},
+        {"model": ["small"]},
+        {"scope": 5},
+        {"retries": -1},
+        {"retries": "2"},
+        {"retries": True},
+    ],
+)
+def test_what_a_call_cannot_mean_is_said(wrong: Any) -> None:
+    with integration(small=ScriptedProvider("a")) as llm, pytest.raises(UsageError, match=next(iter(wrong))[:5]):
+        llm.chat_completion(HELLO, **wrong)
 
 
 def test_the_limit_of_the_model_applies_unless_one_is_given() -> None:
