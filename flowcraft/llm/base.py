@@ -359,17 +359,11 @@ def takes_images(model: ModelSettings, provider: BaseLLMProvider) -> bool:
 
 def refuse_images(messages: Sequence[LLMMessage], model: str) -> None:
     """Raise UsageError if there is an image, which `model` does not take."""
-    for message in messages:
-        if not isinstance(message.content, str):
-            for image in message.images:
-                raise no_images(model, image.called)
-
-
-def no_images(model: str, image: str, other: str | None = None) -> UsageError:
-    """The error for an image that `model` does not take; `other` is one that does."""
-    better = f"name a model that does: {other}" if other else "name a model that does"
-    unknown = " (of your own models say so: llm: {models: {NAME: {vision: true}}})"
-    return UsageError(f"'{model}' takes no images, and it is shown {image}", hint=better + ("" if other else unknown))
+    for image in (image for message in messages for image in message.images):
+        raise UsageError(
+            f"'{model}' takes no images, and it is shown {image.called}",
+            hint="name a model that does (of your own models say so: llm: {models: {NAME: {vision: true}}})",
+        )
 
 
 def _from_response(chat: Callable[..., LLMResponse], request: ChatRequest) -> Iterator[Delta]:
