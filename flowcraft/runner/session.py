@@ -207,6 +207,7 @@ class Session:
                 self._refused.add(path)
                 hint = f"look, and if it can run again: flowcraft resume {self.run_id} --on-unknown rerun"
                 raise StageError(reason, hint=hint)
+        self._keep(path)
         self.ledger.command_started(self._run, path, task.kind, self._prints[path], self._why.get(path, {}))
 
     def ended(self, outcome: Outcome) -> None:
@@ -215,6 +216,7 @@ class Session:
             self.ledger.command_stopped(self._run, outcome.path)
         if outcome.resumed or outcome.status == "cancelled" or outcome.path in self._refused:
             return
+        self._keep(outcome.path)
         self.ledger.stage_ended(
             self._run,
             outcome,
@@ -226,6 +228,11 @@ class Session:
             and not any(self._acts(attempt.name) for attempt in outcome.attempts),
             at_once=outcome.kind in ("run", "python", "approve") and outcome.status != "skipped",
         )
+
+    def _keep(self, path: str) -> None:
+        """Let an earlier result of the stage outlive its next end: the edit may be undone."""
+        if path in self._before:
+            self.ledger.keep(self._run, path)
 
     def finish(self, record: RunRecord) -> None:
         """Write how the run has ended."""

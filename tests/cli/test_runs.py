@@ -133,7 +133,7 @@ def test_prune_without_a_choice_deletes_nothing(capsys: pytest.CaptureFixture[st
 def test_the_database_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     typed(capsys, "run", "p.yaml")
 
-    assert ": ok, version 2, 1 run\n" in typed(capsys, "db", "check")
+    assert ": ok, version 3, 1 run\n" in typed(capsys, "db", "check")
 
 
 @pytest.mark.parametrize("words", [["runs"], ["show"], ["why", "first"], ["cost"], ["export"], ["resume"]])
@@ -191,3 +191,15 @@ def test_a_recording_that_cannot_be_written_is_refused_before_anything_is_asked(
     assert run_command(["run", "p.yaml", "--record", place]) == 2
     assert "cannot be written" in capsys.readouterr().err
     assert not Path(".flowcraft").exists()
+
+
+def test_an_edit_that_failed_and_was_undone_costs_nothing_again(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+    Path("p.yaml").write_text(PIPELINE.replace("prompt: one", "prompt: unheard of"))
+    typed(capsys, "resume", code=1)
+    Path("p.yaml").write_text(PIPELINE)
+
+    said = typed(capsys, "resume")
+
+    assert said.count(": ok, cached from run") == 2
+    assert json.loads(typed(capsys, "cost", "--json"))["actual"] == pytest.approx(0.0014)

@@ -141,6 +141,11 @@ class Ledger:
         """Write what a resume needs besides the pipeline, when it has changed."""
         self._commit(("UPDATE runs SET options = ? WHERE number = ?", (text_of(options), run)))
 
+    def keep(self, run: int, path: str) -> None:
+        """Keep, with the next commit, the result of a stage that is about to end once more."""
+        sql = "INSERT INTO kept (run, fingerprint, outcome) SELECT run, fingerprint, outcome FROM stages"
+        self._wait((f"{sql} WHERE run = ? AND path = ? AND reusable", (run, path)))
+
     def stage_ended(
         self,
         run: int,

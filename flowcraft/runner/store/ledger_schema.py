@@ -7,6 +7,7 @@ stages  how each stage of a run ended, with its fingerprint; `started` is a comm
 calls   one row per attempt at a model, committed before the request leaves; `started` without an end is
         "maybe billed". `key` is the hash of all that reaches the model. Money is text, because it is
         decimal. Calls up to `last_call` of their stage are part of its outcome.
+kept    results for other runs, and for this one should an edit be undone, of stages that have since ended otherwise
 
 A script is never changed once it was released: the next version is a new script at the end.
 """
@@ -115,4 +116,16 @@ ALTER TABLE stages_2 RENAME TO stages;
 CREATE INDEX stages_to_reuse ON stages (fingerprint) WHERE reusable;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
+# A result that was paid for outlives the next end of its stage.
+_THIRD = """
+CREATE TABLE kept (
+    number INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+    fingerprint TEXT NOT NULL,
+    outcome TEXT NOT NULL
+);
+CREATE INDEX kept_to_reuse ON kept (fingerprint);
+CREATE INDEX kept_of_run ON kept (run);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)

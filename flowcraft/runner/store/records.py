@@ -185,8 +185,10 @@ class Records:
     def reusable(self, fingerprint: str) -> tuple[Outcome, str] | None:
         """The latest accepted result with this fingerprint, and the run it was made in."""
         rows = self._database.rows(
-            "SELECT stages.outcome, runs.id FROM stages JOIN runs ON runs.number = stages.run"
-            " WHERE fingerprint = ? AND reusable ORDER BY stages.number DESC LIMIT 1",
+            "SELECT found.outcome, runs.id FROM"
+            " (SELECT run, outcome, number FROM stages WHERE fingerprint = ?1 AND reusable"
+            " UNION ALL SELECT run, outcome, 0 FROM kept WHERE fingerprint = ?1) AS found"
+            " JOIN runs ON runs.number = found.run ORDER BY found.number DESC, found.run DESC LIMIT 1",
             (fingerprint,),
         )
         return (outcome_from(rows[0]["outcome"]), rows[0]["id"]) if rows else None
