@@ -153,14 +153,22 @@ def settings_of(*models: ModelSettings, expensive_stages: Sequence[str] = ("expe
 
 
 def llm_of(
-    cheap: BaseLLMProvider, expensive: BaseLLMProvider | None = None, prices: Prices | None = None, **settings: Any
+    cheap: BaseLLMProvider,
+    expensive: BaseLLMProvider | None = None,
+    prices: Prices | None = None,
+    *,
+    max_tokens: int | None = None,
+    **settings: Any,
 ) -> LLMIntegration:
     """An integration that knows the models `small` (cheap) and `large` (expensive; without one, `small` again).
 
     Settings as for `settings_of`; no wait between retries.
     """
     providers = {"small": cheap, "large": expensive or cheap}
-    models = [ModelSettings(name=name, provider=name, model=f"{name}-1", prices=prices) for name in providers]
+    models = [
+        ModelSettings(name=name, provider=name, model=f"{name}-1", prices=prices, max_tokens=max_tokens)
+        for name in providers
+    ]
     return LLMIntegration(settings_of(*models, **settings), providers=providers, jitter=lambda: 0.0)
 
 

@@ -69,16 +69,31 @@ def plan(
         check_stages(models_of_stages(pipeline, llm, chosen), llm, place)
         found = Estimator(llm, place, chosen).estimates(pipeline, values)
         caps = {**llm.settings.llm.budget, **pipeline.budget}
+        refused = _refused(pipeline, llm, chosen, "usd" in caps)
     sums = _sums(found, Decimal(str(caps["usd"])) if "usd" in caps else None)
     missing = [one.name for one in pipeline.inputs if one.required and one.name not in values]
     if as_json:
         whole = {"pipeline": pipeline.name, "file": str(file), "stages": _merged(rows, found), **sums}
-        click.echo(json.dumps({**whole, "inputs_not_given": missing}, indent=2, default=float))
+        click.echo(json.dumps({**whole, "inputs_not_given": missing, "refused": refused}, indent=2, default=float))
         return 0
     if manager.notice:
         click.echo(manager.notice, err=True)
     _show(pipeline, rows, found, sums, missing)
+    if refused:
+        click.echo(clean(f"a run is refused: {refused}"))
     return 0
+
+
+def _refused(pipeline: "Pipeline", llm: "LLMIntegration", models: dict[str, str], limited: bool) -> str | None:
+    """Why a budget in money cannot be kept."""
+    from flowcraft.core.errors import UsageError
+    from flowcraft.runner.bounds import check_money
+
+    try:
+        check_money(pipeline, llm, models, limited=limited)
+    except UsageError as error:
+        return f"{error.message}\n  = help: {error.hint}"
+    return None
 
 
 def plan_rows(pipeline: "Pipeline", llm: "LLMIntegration", models: dict[str, str]) -> list[dict[str, Any]]:

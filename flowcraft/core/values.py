@@ -80,7 +80,7 @@ class LLMSettings:
 
     `prices` are by the name a model is used by, for models that bring none. `budget` is for one run,
     `usd`, `tokens` and more; what is not limited is not in it. `on_exceed` is stop or ask.
-    `unknown_prices` is refuse or allow: what a budget in money does with a model whose price nobody knows.
+    `unknown_prices` is refuse or allow: what a budget in money does with calls that have no largest price.
     `telemetry` is off, otel or otel+cost.
     """
 

@@ -13,7 +13,8 @@ from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import LLMMessage, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.integration import LLMIntegration
-from flowcraft.runner.budget import Amounts, Budget, used, worst_case
+from flowcraft.runner.bounds import worst_case
+from flowcraft.runner.budget import Amounts, Budget, used
 from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Attempt
 from flowcraft.runner.store.fingerprint import call_key

@@ -1,11 +1,9 @@
 """What a run may use: reserve the worst case before a call, settle with what was reported; arithmetic under one lock.
 
-Units are never converted into each other. Money and tokens can be bounded before a call; credits and time are
-known only afterwards, so they stop the next call. Unknown is unknown and never 0: money without a
-price is refused.
+Units are never converted into each other. Money and tokens can be bounded before a call (see bounds.py); credits and
+time are known only afterwards, so they stop the next call.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,19 +14,10 @@ from typing import Any
 from flowcraft.core.errors import BudgetError, UsageError
 from flowcraft.core.problems import counted, did_you_mean
 from flowcraft.core.scope import Scope
-from flowcraft.core.values import ModelSettings
-from flowcraft.llm.base import ChatRequest, Usage
-from flowcraft.llm.image_tokens import most_tokens
-from flowcraft.llm.integration import LLMIntegration
-from flowcraft.llm.parts import ImagePart
-from flowcraft.llm.pricebook import rates
-from flowcraft.llm.routing import Choice
+from flowcraft.llm.base import Usage
 
 UNITS = ("usd", "tokens", "calls", "credits", "time")
 LOOK_S = 0.1  # how late a waiting call notices that its run was stopped
-ASSUMED_OUTPUT = 4096  # tokens of an answer that neither request, settings nor price book limit
-MESSAGE_TOKENS = 16  # what services add around a message, at most
-REQUEST_TOKENS = 64  # and around all of them: the model's template, with a system message of its own
 
 _SUFFIXES = {"k": 1_000, "m": 1_000_000}
 _DURATIONS = {"s": 1, "m": 60, "h": 3600}
@@ -49,56 +38,6 @@ def limits(given: Mapping[str, Any]) -> dict[str, Decimal]:
             raise UsageError(f"there is no budget in '{unit}'", hint=hint)
         made[unit] = _amount(unit, str(value).strip().lower())
     return made
-
-
-def worst_case(
-    llm: LLMIntegration, choice: Choice, request: ChatRequest, units: Mapping[str, Any]
-) -> dict[str, Decimal]:
-    """The most that one call can use, in those `units` that can be known; raises BudgetError without a price."""
-    model = choice.model
-    input_tokens = _input_tokens(request, model) if "tokens" in units or "usd" in units else 0
-    output_tokens = output_limit(model, request.params) or ASSUMED_OUTPUT
-    price = llm.rates(model)
-    worst = {"calls": Decimal(1)}
-    if "tokens" in units:
-        worst["tokens"] = Decimal(input_tokens + output_tokens)
-    if "usd" in units:
-        if price is None and llm.settings.llm.unknown_prices == "refuse":
-            what, hint = priceless(model)
-            raise BudgetError(what, unit="usd", hint=hint)
-        if price:
-            worst["usd"] = price.ceiling(input_tokens, output_tokens)
-    return worst
-
-
-def output_limit(model: ModelSettings, params: Mapping[str, Any]) -> int | None:
-    """The tokens of an answer at most, as the request, the settings or the price book say; None: nothing limits it."""
-    given = {**model.params, **params}
-    named = [given[name] for name in ("max_tokens", "max_completion_tokens") if name in given]
-    known = [limit for limit in named if isinstance(limit, int)]
-    price = rates(model)
-    limit = max(known, default=None) if named else model.max_tokens
-    limit = limit or (price.max_output if price else None)
-    several = given.get("n")
-    thinking = given.get("thinking_budget")  # of Qwen's models, beside the answer
-    if limit is None:
-        return None
-    return (limit + (thinking if isinstance(thinking, int) else 0)) * (several if isinstance(several, int) else 1)
-
-
-def _input_tokens(request: ChatRequest, model: ModelSettings) -> int:
-    total = REQUEST_TOKENS
-    for message in request.messages:
-        content, total = message.content, total + MESSAGE_TOKENS
-        if isinstance(content, str):
-            total += len(content.encode("utf-8", "replace"))  # no tokenizer makes more tokens than there are bytes
-            continue
-        total += sum(
-            most_tokens(part.size, model) if isinstance(part, ImagePart) else len(part.text.encode("utf-8", "replace"))
-            for part in message.parts
-        )
-    shape = request.params.get("response_format")  # services put the schema into the prompt
-    return total + (len(json.dumps(shape, default=str)) if shape else 0)
 
 
 def used(usage: Usage | None, cost: Decimal | None, reserved: Amounts) -> dict[str, Decimal]:
@@ -217,17 +156,6 @@ def amount_text(unit: str, amount: Decimal) -> str:
     if unit == "usd":
         return f"${amount:.4f}".rstrip("0").rstrip(".") if amount else "$0"
     return f"{amount:.1f} s" if unit == "time" else counted(amount, unit.removesuffix("s"))
-
-
-def priceless(model: ModelSettings) -> tuple[str, str]:
-    """Why a budget in money cannot hold calls to `model`, and what to do."""
-    what = "is used on a login or plan, which bills no single call" if rates(model) else "has no known price"
-    prices = f"llm: {{models: {{{model.name}: {{prices: {{input: ..., output: ...}}}}}}}}"
-    return (
-        f"the run has a budget in money, but '{model.name}' {what}",
-        f"a budget in calls or tokens; or say what it costs: {prices}; "
-        "or leave such calls out of the budget: llm: {prices: {unknown: allow}}",
-    )
 
 
 def _amount(unit: str, text: str) -> Decimal:

@@ -19,7 +19,7 @@ from flowcraft.pipeline.model import Inclusion, Pipeline, Prompt, Stage
 from flowcraft.pipeline.possible import texts
 from flowcraft.pipeline.sizes import MAX_BYTES, Known, Size, largest, value_size
 from flowcraft.runner.answers import MAX_REASON_BYTES
-from flowcraft.runner.budget import MESSAGE_TOKENS, REQUEST_TOKENS
+from flowcraft.runner.bounds import MESSAGE_TOKENS, REQUEST_TOKENS
 from flowcraft.runner.checks import JUDGE
 from flowcraft.runner.choices import named_by_stage, stage_model
 from flowcraft.runner.files import INSTRUCTION

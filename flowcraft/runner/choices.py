@@ -55,14 +55,29 @@ def models_of_stages(
     """
     check_stage_names(pipeline, models)
     for owner, stage in all_stages(pipeline):
-        named = stage_model(owner, stage, models)
-        if not isinstance(stage.work, Prompt):
-            continue
-        if named is not ...:
-            yield stage, llm.choose(stage.id, named)
-        for rung in stage.work.models[1:] if stage.id not in models else ():
-            if rung.is_static:
-                yield stage, llm.choose(stage.id, named_by_stage(owner, stage, rung.source))
+        for choice in models_of_stage(owner, stage, llm, models):
+            yield stage, choice
+
+
+def models_of_stage(
+    pipeline: Pipeline, stage: Stage, llm: LLMIntegration, models: Mapping[str, str]
+) -> Iterator[Choice]:
+    """The models of one prompt stage that are known before the run, those of its ladder included."""
+    if not isinstance(stage.work, Prompt):
+        return
+    named = stage_model(pipeline, stage, models)
+    if named is not ...:
+        yield llm.choose(stage.id, named)
+    for rung in stage.work.models[1:] if stage.id not in models else ():
+        if rung.is_static:
+            yield llm.choose(stage.id, named_by_stage(pipeline, stage, rung.source))
+
+
+def judges_of_stage(pipeline: Pipeline, stage: Stage, llm: LLMIntegration) -> Iterator[Choice]:
+    """The models that its checks ask, as far as they are known before the run."""
+    for check in stage.checks:
+        if check.ask is not None and (check.model is None or check.model.is_static):
+            yield llm.choose(stage.id, named_by_stage(pipeline, stage, check.model.source) if check.model else None)
 
 
 def all_stages(pipeline: Pipeline) -> Iterator[tuple[Pipeline, Stage]]:

@@ -15,10 +15,10 @@ from flowcraft.core.scope import Scope
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import Settings
 from flowcraft.llm.integration import LLMIntegration
-from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.load import load
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.pipeline.plan import bind
+from flowcraft.runner.bounds import check_money
 from flowcraft.runner.budget import Budget, limits
 from flowcraft.runner.choices import models_of_stages
 from flowcraft.runner.coordinator import Coordinator
@@ -75,16 +75,15 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
     root = Workspace(workspace or ".").root
     with ExitStack() as stack:
         llm = llm or stack.enter_context(LLMIntegration(settings))
-        choices = _usable_models(checked, llm, models or {}, Workspace(root))
+        _check_models(checked, llm, models or {}, Workspace(root))
         session = _session(stack, root, checked, values, llm, durable)
-        if session:
-            session.check_prices(choices)
         run_id = session.run_id if session else new_id()
         place = Workspace(root, tag=run_id)
         names = Names(checked, values, RunNames(run_id, root / FOLDER / "runs" / run_id))
         spilled = session.spilled() if session else stack.enter_context(_temporary_folder())
         limit = jobs or llm.settings.jobs or DEFAULT_JOBS
         own = session.budget if session else Budget(limits(checked.budget))
+        check_money(checked, llm, models or {}, limited="usd" in own.limit)
         undo = (session.folder if session else spilled) / "undo"
         run = Coordinator(
             id=run_id,
@@ -122,16 +121,13 @@ def _carried_out(run: Coordinator) -> RunRecord:
     return record
 
 
-def _usable_models(
-    pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, str], files: Workspace
-) -> tuple[Choice, ...]:
-    """The models that are known before the run, each with a provider that can be made."""
+def _check_models(pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, str], files: Workspace) -> None:
+    """Make the providers of the models that are known before the run; raises UsageError or SettingsError."""
     chosen = tuple(models_of_stages(pipeline, llm, models))
     for _, choice in chosen:
         for model in (choice.model, *choice.fallbacks):
             llm.provider(model)
     check_stages(chosen, llm, files)
-    return tuple(choice for _, choice in chosen)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from flowcraft.core.values import ModelSettings
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.pricebook import Rates
 from flowcraft.llm.routing import Choice, Named
-from flowcraft.runner.budget import output_limit
+from flowcraft.runner.bounds import output_limit
 from flowcraft.runner.sight import sees
 
 UNLIMITED_OUTPUT = 1 << 22  # tokens: more than any model writes, where a size is needed all the same
@@ -141,7 +141,7 @@ def known_choices(llm: LLMIntegration, stage: str, names: Iterable[Named | str |
 
 def _offer(llm: LLMIntegration, model: ModelSettings, params: Mapping[str, Any]) -> Offer:
     provider = llm.provider(model)
-    limit = output_limit(model, params) or provider.own_max_tokens
+    limit = output_limit(model, params, provider.own_max_tokens)
     return Offer(model=model, rate=llm.rates(model), output=limit, acts=provider.acts, sees=sees(llm, model))
 
 

@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -22,7 +22,7 @@ from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.runner.accounts import Account, OpenRun
 from flowcraft.runner.allowance import Allowance
-from flowcraft.runner.budget import AskMore, Budget, limits, priceless
+from flowcraft.runner.budget import AskMore, Budget, limits
 from flowcraft.runner.leftovers import end_programs
 from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Outcome, RunRecord
@@ -133,16 +133,6 @@ class Session:
             lock.release()
             raise
         return lock
-
-    def check_prices(self, choices: Iterable[Choice]) -> None:
-        """Refuse a model without a price where the run has a budget in money; raises UsageError."""
-        for model in (model for choice in choices for model in (choice.model, *choice.fallbacks)):
-            if "usd" not in self.budget.limit or self._llm.rates(model):
-                continue
-            what, hint = priceless(model)
-            if self._llm.settings.llm.unknown_prices == "refuse":
-                raise UsageError(what, hint=hint)
-            log.warning("%s: its calls do not count in it (llm.prices.unknown: allow)", what)
 
     def settled(self, path: str, kind: str) -> Outcome | None:
         """The end of a stage that is not even looked at: another run's result, or one nobody asked for."""

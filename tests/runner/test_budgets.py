@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Reply, ScriptedProvider, settings_of
-from kept_runs import CHAIN, echo, run_
+from fakes import Reply, ScriptedProvider, llm_of, settings_of
+from kept_runs import CHAIN, PRICES, echo, run_
 
 from flowcraft.core.errors import UsageError
 from flowcraft.core.scope import Scope
@@ -16,6 +16,8 @@ from flowcraft.llm.integration import LLMIntegration
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.session import Durable
 from flowcraft.runner.store.records import open_records
+
+SHORT = CHAIN.replace("flowcraft: 1\n", "flowcraft: 1\ndefaults: {params: {max_tokens: 100}}\n")
 
 
 def test_a_budget_in_calls_stops_the_run_and_a_higher_one_continues_it() -> None:
@@ -30,9 +32,8 @@ def test_a_budget_in_calls_stops_the_run_and_a_higher_one_continues_it() -> None
 
 def test_money_is_reserved_for_the_worst_case_before_a_call() -> None:
     model = echo()
-    text = CHAIN.replace("prompt: one", "prompt: one\n    params: {max_tokens: 100}")
 
-    record = run_(text, model, budget={"usd": "0.0002"})
+    record = run_(SHORT, model, budget={"usd": "0.0002"})
 
     # 83 tokens of input at most, and 100 of output: $0.000283
     assert "the next call may need $0.0003" in str(record.outcomes[0].error)
@@ -40,10 +41,9 @@ def test_money_is_reserved_for_the_worst_case_before_a_call() -> None:
 
 
 def test_what_was_reported_counts_not_what_was_reserved() -> None:
-    text = "flowcraft: 1\ndefaults: {params: {max_tokens: 100}}\n" + CHAIN.replace("\nflowcraft: 1\n", "")
     model = echo()
 
-    record = run_(text, model, budget={"usd": "0.0004"})
+    record = run_(SHORT, model, budget={"usd": "0.0004"})
 
     # each call reserves about $0.0003 and uses $0.00002
     assert (record.status, len(model.requests)) == ("succeeded", 3)
@@ -96,6 +96,86 @@ def test_unknown_prices_can_be_left_out_of_a_budget_in_money(caplog: pytest.LogC
 
     assert (record.status, len(model.requests)) == ("succeeded", 3)
     assert "its calls do not count in it" in caplog.text
+
+
+def test_answers_that_nothing_limits_are_refused_under_a_budget_in_money_before_the_first_call() -> None:
+    model = echo()
+
+    with pytest.raises(UsageError, match="'first': .*nothing limits the answers of 'small'") as caught:
+        run_(CHAIN, model, budget={"usd": "5"})
+
+    assert "params: {max_tokens: 4000} in the stage, or llm: {models: {small: {max_tokens: 4000}}}" in str(
+        caught.value.hint
+    )
+    assert model.requests == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "flowcraft: 1\nbudget: {usd: 1}\nstages: [{id: a, prompt: x}]",
+        "flowcraft: 1\nstages: [{id: a, run: x}, {id: g, budget: {usd: 1}, stages: [{id: b, prompt: x}]}]",
+        "flowcraft: 1\nstages: [{id: a, budget: {usd: 1}, uses: inner.yaml}]",
+        "flowcraft: 1\nstages: [{id: a, budget: {usd: 1}, run: x, check: [{ask: good?}]}]",
+        "flowcraft: 1\nbudget: {usd: 1}\nstages: [{id: a, run: x}]\nfinally: [{id: b, prompt: x}]",
+    ],
+)
+def test_a_budget_in_money_is_found_wherever_it_stands(text: str) -> None:
+    Path("inner.yaml").write_text("flowcraft: 1\nstages: [{id: b, prompt: x}]\n")
+    Path("p.yaml").write_text(text)
+
+    with llm_of(echo(), None, PRICES) as llm, pytest.raises(UsageError, match="nothing limits the answers"):
+        run_pipeline("p.yaml", llm=llm)
+
+
+def test_a_stage_outside_of_the_budget_needs_no_limit() -> None:
+    text = "flowcraft: 1\nstages: [{id: a, prompt: x}, {id: b, budget: {usd: 1}, prompt: y, params: {max_tokens: 9}}]"
+
+    assert run_(text, echo()).status == "succeeded"
+
+
+def test_the_window_of_a_model_limits_its_answers() -> None:
+    model = ModelSettings(name="m", provider="m", model="m", prices=PRICES, context=2000)
+    Path("p.yaml").write_text("flowcraft: 1\nbudget: {usd: 0.003}\nstages: [{id: a, prompt: x}]\n")
+
+    with LLMIntegration(settings_of(model), providers={"m": echo()}) as llm:
+        record = run_pipeline("p.yaml", llm=llm)
+
+    # 81 tokens of input at most, and 2000 of output: $0.004081
+    assert "the next call may need $0.0041" in str(record.outcomes[0].error)
+
+
+def test_a_model_that_is_known_only_when_the_stage_starts_is_refused_then() -> None:
+    model = echo()
+
+    record = run_(
+        "flowcraft: 1\ninputs: {m: {default: cheap}}\nbudget: {usd: 1}\n"
+        "stages: [{id: a, prompt: x, model: '${{ inputs.m }}'}]",
+        model,
+    )
+
+    assert "nothing limits the answers of 'small'" in str(record.outcomes[0].error)
+    assert model.requests == []
+
+
+class Acting(ScriptedProvider):
+    acts = True
+
+
+@pytest.mark.parametrize("model", [echo(), Acting(otherwise="x")])
+def test_calls_without_a_largest_price_stop_the_next_one_where_they_are_allowed(
+    model: ScriptedProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = run_(CHAIN, model, budget={"usd": "0.00002"}, settings={"unknown_prices": "allow"})
+
+    assert "counts once it is known, and stops the next one" in caplog.text
+    assert len(model.requests) == 1
+    assert "the budget of $0 is not enough" in str(record.outcomes[1].error)
+
+
+def test_an_agent_is_refused_under_a_budget_in_money() -> None:
+    with pytest.raises(UsageError, match="'small' costs at most: it may ask as often as it likes"):
+        run_(CHAIN, Acting(otherwise="x"), budget={"usd": "5"})
 
 
 GROUP = """

@@ -72,7 +72,7 @@ def test_software_change(workspace: Path, programs: Path) -> None:
     (workspace / "README.md").write_text("An app.\n")
     model = ScriptedProvider(otherwise=developer)
 
-    with llm_of(model, prices=Prices(input=Decimal("0.25"), output=Decimal(1))) as llm:
+    with llm_of(model, prices=Prices(input=Decimal("0.25"), output=Decimal(1)), max_tokens=8192) as llm:
         record = run_pipeline(
             EXAMPLES / "software_change.yaml",
             {"request": "add a flag $(touch hacked)", "token": "t0ken-of-gh"},

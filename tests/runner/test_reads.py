@@ -20,7 +20,7 @@ from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.load import load
 from flowcraft.runner.attachments import MAX_IMAGE_BYTES, MAX_IMAGES
-from flowcraft.runner.budget import worst_case
+from flowcraft.runner.bounds import worst_case
 from flowcraft.runner.ceiling import Estimator
 from flowcraft.runner.outcome import RunRecord
 from flowcraft.runner.run import run_pipeline

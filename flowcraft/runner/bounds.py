@@ -1,0 +1,166 @@
+"""What one call can use at most, in the units of a budget, and which calls have no such bound.
+
+A budget in money can only be kept where a call has a largest price. It has none if nobody knows the price of the model,
+if nothing limits its answers, or if it asks as often as it likes (an agent): such a call is refused, before the first
+one of a run as far as the file shows it. Unknown is unknown and never 0.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from flowcraft.core.errors import BudgetError, UsageError
+from flowcraft.core.values import ModelSettings
+from flowcraft.llm.base import ChatRequest
+from flowcraft.llm.image_tokens import most_tokens
+from flowcraft.llm.integration import LLMIntegration
+from flowcraft.llm.parts import ImagePart
+from flowcraft.llm.pricebook import rates
+from flowcraft.llm.routing import Choice
+from flowcraft.pipeline.model import Inclusion, Pipeline, Prompt, Stage
+from flowcraft.runner.choices import judges_of_stage, models_of_stage
+
+ASSUMED_OUTPUT = 4096  # tokens, for a budget in tokens, of an answer that nothing limits
+MESSAGE_TOKENS = 16  # what services add around a message, at most
+REQUEST_TOKENS = 64  # and around all of them: the model's template, with a system message of its own
+
+_ALLOW = "llm: {prices: {unknown: allow}}"
+
+log = logging.getLogger(__name__)
+
+
+class Unbounded(NamedTuple):
+    """Why a call has no largest price, the way out, and what is to be said where it is allowed all the same."""
+
+    what: str
+    hint: str
+    allowed: str
+
+
+def worst_case(
+    llm: LLMIntegration, choice: Choice, request: ChatRequest, units: Mapping[str, Any]
+) -> dict[str, Decimal]:
+    """The most that one call can use, in those `units` that can be known; raises BudgetError if money cannot."""
+    model = choice.model
+    input_tokens = _input_tokens(request, model) if "tokens" in units or "usd" in units else 0
+    output_tokens = output_limit(model, request.params, llm.provider(model).own_max_tokens)
+    worst = {"calls": Decimal(1)}
+    if "tokens" in units:
+        worst["tokens"] = Decimal(input_tokens + (output_tokens or ASSUMED_OUTPUT))
+    if "usd" not in units:
+        return worst
+    lack = unbounded(llm, model, request.params)
+    price = llm.rates(model)
+    if price and not lack:
+        worst["usd"] = price.ceiling(input_tokens, output_tokens or 0)
+    elif lack and llm.settings.llm.unknown_prices == "refuse":
+        raise BudgetError(_of_the_run(lack), unit="usd", hint=lack.hint)
+    return worst
+
+
+def output_limit(model: ModelSettings, params: Mapping[str, Any], own: int | None = None) -> int | None:
+    """The tokens of an answer at most; None: nothing limits it.
+
+    The request says it, else the settings, the price book, the provider (`own`), and at last the window of the model.
+    """
+    given = {**model.params, **params}
+    named = [given[name] for name in ("max_tokens", "max_completion_tokens") if name in given]
+    known = [limit for limit in named if isinstance(limit, int)]
+    price = rates(model)
+    limit = max(known, default=None) if named else model.max_tokens
+    limit = limit or (price.max_output if price else None) or own or model.context
+    several = given.get("n")
+    thinking = given.get("thinking_budget")  # of Qwen's models, beside the answer
+    if limit is None:
+        return None
+    return (limit + (thinking if isinstance(thinking, int) else 0)) * (several if isinstance(several, int) else 1)
+
+
+def unbounded(llm: LLMIntegration, model: ModelSettings, params: Mapping[str, Any]) -> Unbounded | None:
+    """Why nobody can say what a call to `model` costs at most; None: it has a largest price."""
+    price, provider = llm.rates(model), llm.provider(model)
+    if price is None:
+        return _priceless(model)
+    if not price.ceiling(1, 1):
+        return None
+    afterwards = "what its calls cost counts once it is known, and stops the next one"
+    if provider.acts:
+        what = f"nobody knows what a call to '{model.name}' costs at most: it may ask as often as it likes"
+        return Unbounded(what, f"a budget in calls or time; or let its cost count afterwards: {_ALLOW}", afterwards)
+    if output_limit(model, params, provider.own_max_tokens) is None:
+        settings = f"llm: {{models: {{{model.name}: {{max_tokens: 4000}}}}}}"
+        hint = (
+            f"limit them: params: {{max_tokens: 4000}} in the stage, or {settings} in the settings (or its `context`)"
+        )
+        what = f"nothing limits the answers of '{model.name}', so nobody knows what a call costs at most"
+        return Unbounded(what, f"{hint}; or let their cost count afterwards: {_ALLOW}", afterwards)
+    return None
+
+
+def check_money(pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, str], *, limited: bool) -> None:
+    """Refuse models without a largest price under a budget in money, that of the run if it is `limited`, before a call.
+
+    Raises UsageError; where the settings allow such calls, a warning is logged.
+    """
+    said = set()
+    for owner, stage in _under_a_budget(pipeline, limited, set()):
+        params = stage.work.params if isinstance(stage.work, Prompt) else {}
+        asked = [(choice, params) for choice in models_of_stage(owner, stage, llm, models)]
+        asked += [(choice, {}) for choice in judges_of_stage(owner, stage, llm)]
+        for model, given in ((one, given) for choice, given in asked for one in (choice.model, *choice.fallbacks)):
+            lack = unbounded(llm, model, given)
+            if lack and llm.settings.llm.unknown_prices == "refuse":
+                raise UsageError(f"'{stage.id}': {_of_the_run(lack)}", hint=lack.hint)
+            if lack and lack.what not in said:
+                said.add(lack.what)
+                log.warning("%s: %s (llm.prices.unknown: allow)", _of_the_run(lack), lack.allowed)
+
+
+def _under_a_budget(
+    pipeline: Pipeline, limited: bool, seen: set[tuple[object, bool]]
+) -> Iterator[tuple[Pipeline, Stage]]:
+    """The stages that a budget in money holds for, with the pipeline they are in."""
+    limited = limited or "usd" in pipeline.budget
+    if (pipeline.file, limited) in seen:
+        return
+    seen.add((pipeline.file, limited))
+    waiting = [(stage, limited) for stage in (*pipeline.finals, *pipeline.stages)][::-1]
+    while waiting:
+        stage, around = waiting.pop()
+        around = around or "usd" in stage.budget
+        if around:
+            yield pipeline, stage
+        waiting += [(inner, around) for inner in reversed(stage.below)]
+        if isinstance(stage.work, Inclusion):
+            yield from _under_a_budget(stage.work.pipeline, around, seen)
+
+
+def _of_the_run(lack: Unbounded) -> str:
+    return f"there is a budget in money, but {lack.what}"
+
+
+def _priceless(model: ModelSettings) -> Unbounded:
+    what = "is used on a login or plan, which bills no single call" if rates(model) else "has no known price"
+    prices = f"llm: {{models: {{{model.name}: {{prices: {{input: ..., output: ...}}}}}}}}"
+    return Unbounded(
+        f"'{model.name}' {what}",
+        f"a budget in calls or tokens; or say what it costs: {prices}; or leave such calls out of the budget: {_ALLOW}",
+        "its calls do not count in it",
+    )
+
+
+def _input_tokens(request: ChatRequest, model: ModelSettings) -> int:
+    total = REQUEST_TOKENS
+    for message in request.messages:
+        content, total = message.content, total + MESSAGE_TOKENS
+        if isinstance(content, str):
+            total += len(content.encode("utf-8", "replace"))  # no tokenizer makes more tokens than there are bytes
+            continue
+        total += sum(
+            most_tokens(part.size, model) if isinstance(part, ImagePart) else len(part.text.encode("utf-8", "replace"))
+            for part in message.parts
+        )
+    shape = request.params.get("response_format")  # services put the schema into the prompt
+    return total + (len(json.dumps(shape, default=str)) if shape else 0)
