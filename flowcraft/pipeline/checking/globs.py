@@ -2,9 +2,9 @@
 
 import re
 from functools import lru_cache
-from itertools import takewhile
 
 _SPECIAL = re.compile(r"[*?\[]")
+_SPECIAL_ENDS = re.compile(r"[*?\]]")
 
 
 def matches(glob: str, path: str) -> bool:
@@ -22,9 +22,20 @@ def overlap(one: str, other: str) -> bool:
     return _meet(tuple(_parts(one)), tuple(_parts(other)))
 
 
-def plain_start(glob: str) -> tuple[str, ...]:
-    """The parts before the first that is a pattern; two globs that overlap have the same, or one that of a folder."""
-    return tuple(takewhile(is_plain, _parts(glob)))
+def plain_ends(glob: str) -> tuple[str, str]:
+    """The text before the first sign of a pattern and that after the last; those of globs that overlap are alike."""
+    return _plain_ends("/".join(_parts(glob)))
+
+
+def _alike(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether one text could begin and end with what two patterns do."""
+    (start, end), (other_start, other_end) = one, other
+    begin = start.startswith(other_start) or other_start.startswith(start)
+    return begin and (end.endswith(other_end) or other_end.endswith(end))
+
+
+def _plain_ends(pattern: str) -> tuple[str, str]:
+    return _SPECIAL.split(pattern, maxsplit=1)[0], _SPECIAL_ENDS.split(pattern)[-1]
 
 
 def _parts(glob: str) -> list[str]:
@@ -50,10 +61,7 @@ def _fit(one: str, other: str) -> bool:
         return _segment(one).fullmatch(other) is not None
     if is_plain(one):
         return _segment(other).fullmatch(one) is not None
-    starts = [_SPECIAL.split(part, maxsplit=1)[0] for part in (one, other)]
-    ends = [re.split(r"[*?\]]", part)[-1] for part in (one, other)]
-    begin = starts[0].startswith(starts[1]) or starts[1].startswith(starts[0])
-    return begin and (ends[0].endswith(ends[1]) or ends[1].endswith(ends[0]))
+    return _alike(_plain_ends(one), _plain_ends(other))
 
 
 @lru_cache(maxsize=1024)

@@ -1,11 +1,12 @@
 """FC140: stages that can run at the same time and may write the same file."""
 
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from flowcraft.core.document import Document
 from flowcraft.core.problems import Problem
-from flowcraft.pipeline.checking.globs import overlap, plain_start
+from flowcraft.pipeline.checking.globs import overlap, plain_ends
 from flowcraft.pipeline.checking.graph import Graph, reached
 from flowcraft.pipeline.model import Inclusion, Stage
 from flowcraft.pipeline.reading.sites import Level
@@ -29,13 +30,13 @@ def conflicts(document: Document, graphs: Sequence[Graph]) -> list[Problem]:
             hint = "one after the other: foreach: {in: ..., parallel: 1}"
             found.append(_problem(document, chain[-1], message, hint))
         beside = ((1 << number) - 1) & ~order.settled(chain)
-        if beside and (beside := beside & globs.meeting(written(stage))):
-            other = writers[(beside & -beside).bit_length() - 1][0]
-            shared = next(glob for glob in written(stage) if any(overlap(glob, second) for second in written(other)))
+        if beside and (meeting := globs.meeting(written(stage), beside)):
+            first, shared = meeting
+            other = writers[first][0]
             message = f"'{other.id}' and '{stage.id}' can run at the same time and both write {shared}"
             hint = f"make one need the other: needs: [{other.id}]"
             found.append(_problem(document, chain[-1], message, hint))
-        globs.add(written(stage), number)
+        globs.add(written(stage))
     return found
 
 
@@ -93,30 +94,56 @@ def _apart(graph: Graph, inside: dict[int, int]) -> list[int]:
 
 
 class _Globs:
-    """The globs of writers by the plain folders that they begin with; only those that begin alike are compared."""
+    """The globs of writers, by number; only those are compared that begin and end alike, as far as they are plain."""
 
     def __init__(self) -> None:
-        self._at: dict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        self._below: dict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self._globs: list[Sequence[str]] = []
+        self._starts, self._ends = _Beginnings(), _Beginnings()
 
-    def add(self, globs: Sequence[str], number: int) -> None:
-        """Note that a writer may write what fits these."""
-        for glob in globs:
-            start = plain_start(glob)
-            self._at[start][glob] |= 1 << number
-            for length in range(len(start) + 1):
-                self._below[start[:length]][glob] |= 1 << number
+    def add(self, globs: Sequence[str]) -> None:
+        """Note what the next writer may write."""
+        for start, end in map(plain_ends, globs):
+            self._starts.add(start, len(self._globs))
+            self._ends.add(end[::-1], len(self._globs))
+        self._globs.append(globs)
 
-    def meeting(self, globs: Sequence[str]) -> int:
-        """The writers that may write the same file."""
+    def meeting(self, globs: Sequence[str], among: int) -> tuple[int, str] | None:
+        """The first of some writers that may write a file that fits one of these, and the first that it fits."""
+        near = 0
+        for start, end in map(plain_ends, globs):
+            near |= self._starts.alike(start) & self._ends.alike(end[::-1])
+        near &= among
+        while near:
+            writer = (near & -near).bit_length() - 1
+            for glob in globs:
+                if any(overlap(glob, other) for other in self._globs[writer]):
+                    return writer, glob
+            near ^= 1 << writer
+        return None
+
+
+class _Beginnings:
+    """Sets of writers by a text, to find those with a text that begins another, or begins with it."""
+
+    def __init__(self) -> None:
+        self._writers: dict[str, int] = defaultdict(int)
+        self._sorted: list[str] = []
+
+    def add(self, text: str, writer: int) -> None:
+        if text not in self._writers:
+            insort(self._sorted, text)
+        self._writers[text] |= 1 << writer
+
+    def alike(self, text: str) -> int:
+        if not text:
+            return -1  # all there are: every text begins with nothing
         bits = 0
-        for glob in globs:
-            start = plain_start(glob)
-            alike = [self._below.get(start, {}), *(self._at.get(start[:length], {}) for length in range(len(start)))]
-            for others in alike:
-                for other, writers in others.items():
-                    if overlap(glob, other):
-                        bits |= writers
+        for length in range(len(text)):
+            bits |= self._writers.get(text[:length], 0)
+        for at in range(bisect_left(self._sorted, text), len(self._sorted)):
+            if not self._sorted[at].startswith(text):
+                break
+            bits |= self._writers[self._sorted[at]]
         return bits
 
 
