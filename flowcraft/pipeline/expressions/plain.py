@@ -52,6 +52,8 @@ def template_facts(source: str) -> Facts | None:
 
 def condition_facts(source: str) -> Facts | None:
     """What names, literals and comparisons of them use that are joined by `and`, or by `or`; None for all else."""
+    if len(source) > MAX_TOKENS:  # each has one character at least
+        return None
     references: list[Reference] = []
     comparisons: list[Comparison] = []
     shows: list[frozenset[str]] = []
@@ -109,7 +111,7 @@ def _values(source: str) -> list[re.Match[str]] | None:
     found = list(_VALUE.finditer(source))
     if len(found) != source.count("${{") or "${%" in source:
         return None
-    # At most every second character begins a word.
+    # Each token has one character at least.
     return found if len(source) <= MAX_TOKENS or sum(len(match[0]) for match in found) <= MAX_TOKENS else None
 
 
