@@ -46,6 +46,31 @@ def test_it_agrees_with_jsonschema(name: str, value: Any) -> None:
     assert slow.is_valid(value) is quick
 
 
-def test_a_keyword_that_is_not_known_is_no_verdict() -> None:
-    with pytest.raises(Unknown, match="oneOf"):
-        Quick({}).judge({"oneOf": []})
+@pytest.mark.parametrize("value", [1, 1.0, True, "1", None, [1]])
+@pytest.mark.parametrize("schema", [{"const": 1}, {"enum": [1, "a"]}, {"enum": [True]}, {"const": 0.0}])
+def test_it_takes_for_equal_what_jsonschema_does(schema: dict[str, Any], value: Any) -> None:
+    assert Quick(schema).judge(schema)(value) is Draft202012Validator(schema).is_valid(value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"oneOf": []},
+        {"pattern": r"^\d+$"},
+        {"patternProperties": {"^a$|^b$": True}},
+        {"enum": [[1]]},
+        {"const": {"a": 1}},
+    ],
+)
+def test_what_it_cannot_judge_like_jsonschema_is_no_verdict(schema: dict[str, Any]) -> None:
+    with pytest.raises(Unknown):
+        Quick({}).judge(schema)
+
+
+def test_schemas_that_refer_to_one_without_a_verdict_have_none_either() -> None:
+    one: dict[str, Any] = {"properties": {"b": {"$ref": "#/$defs/other"}, "c": {"oneOf": []}}}
+    other: dict[str, Any] = {"properties": {"a": {"$ref": "#/$defs/one"}}}
+    quick = Quick({"$defs": {"one": one, "other": other}})
+    for definition in (one, other, other["properties"]["a"]):
+        with pytest.raises(Unknown):
+            quick.judge(definition)

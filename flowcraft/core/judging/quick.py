@@ -61,7 +61,7 @@ class Quick:
             if not _OF_KEYS.isdisjoint(schema):
                 parts.append(self._object(schema))
         except Unknown:
-            del self._made[id(schema)]
+            self._made.clear()  # others may refer to this one, which is not whole
             raise
         if len(parts) == 1:
             self._made[id(schema)] = (schema, parts[0])
@@ -82,10 +82,13 @@ class Quick:
         return kinds[0] if len(kinds) == 1 else lambda value: any(kind(value) for kind in kinds)
 
     def _enum(self, wanted: list[Any], _schema: Any) -> Judge:
-        return lambda value: any(type(value) is type(one) and value == one for one in wanted)
+        if any(isinstance(one, (list, dict)) for one in wanted):
+            raise Unknown("enum")
+        # To JSON Schema 1 and 1.0 are the same number, but true is none.
+        return lambda value: any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in wanted)
 
-    def _const(self, wanted: Any, _schema: Any) -> Judge:
-        return lambda value: type(value) is type(wanted) and value == wanted
+    def _const(self, wanted: Any, schema: Any) -> Judge:
+        return self._enum([wanted], schema)
 
     def _object(self, schema: Mapping[str, Any]) -> Judge:
         """All that is said of the keys of an object, in one walk."""
@@ -173,4 +176,6 @@ def _both(judge: Judge, key: str, patterns: list[tuple[re.Pattern[str], Judge]])
 
 def _pattern_of(text: str) -> re.Pattern[str]:
     """A pattern of our own schemas, which are simple enough for `re`; in JSON Schema `$` is the very end."""
+    if re.search(r"\\[\w$]|\$.", text):  # `\d` holds other digits to `re`
+        raise Unknown(text)
     return re.compile(f"{text[:-1]}\\Z" if text.endswith("$") else text)
