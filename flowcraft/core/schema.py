@@ -329,12 +329,14 @@ _validators: dict[tuple[int, int, int], tuple[Any, Any, Any]] = {}
 
 def _validator(kind: Any, schema: Any, root: Any) -> Any:
     key = (id(kind), id(schema), id(root))
-    if key not in _validators:
+    found = _validators.get(key)
+    if found is None:
         if len(_validators) >= 256:
             _validators.clear()
         # With an empty registry jsonschema has nothing to fetch from, whatever a schema says.
         follow = _following(root)
         keywords = {"$ref": _metered(follow) if kind is _Untrusted else follow}
         own: Any = extend(kind, keywords)  # type: ignore[no-untyped-call]
-        _validators[key] = (schema, root, own(schema, registry=Registry()))
-    return _validators[key][2]
+        # Not read back: another thread may have cleared all.
+        found = _validators[key] = (schema, root, own(schema, registry=Registry()))
+    return found[2]

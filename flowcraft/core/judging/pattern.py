@@ -14,6 +14,7 @@ MAX_SIZE = 1000
 MAX_EFFORT = 3_000_000
 _MAX_DEPTH = 50
 _MAX_CACHED = 5000
+_NOT_CACHED: frozenset[int] = frozenset((-1,))
 
 Test = Callable[[str], bool]
 # An instruction: what the next character must be (None: nothing is read), an edge of the text that
@@ -35,7 +36,7 @@ class TooHard(Exception):
 
 
 class Pattern:
-    """A pattern that can be searched for; made by `compiled`."""
+    """A pattern that can be searched for, by several threads at once; made by `compiled`."""
 
     def __init__(self, text: str) -> None:
         self._program = _Compiler(text).program()
@@ -46,14 +47,14 @@ class Pattern:
         threads, effort, edge = frozenset((0,)), 0, "^"
         for character in text:
             key = (threads, edge + character)
-            if key not in self._cache:
+            following = self._cache.get(key, _NOT_CACHED)
+            if following is _NOT_CACHED:
                 if len(self._cache) >= _MAX_CACHED:
                     self._cache.clear()
-                self._cache[key] = self._after(threads, character, edge)
+                following = self._cache[key] = self._after(threads, character, edge)
                 effort += 10 * len(threads)
                 if effort > MAX_EFFORT:
                     raise TooHard
-            following = self._cache.get(key)
             if following is None:
                 return True
             threads, edge = following, ""
