@@ -14,6 +14,26 @@ PARTS = st.sampled_from(["a", "b", "ab", "**", "*", "a*", "*b", "a?b", "[ab]", "
 GLOBS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("glob", "fitting", "others"),
+    [
+        ("[!-a]", ["B", "0"], ["-", "a", "/"]),
+        ("[!a-]", ["B", "."], ["a", "-"]),
+        ("x[%-9]y", ["x%y", "x8y"], ["x/y"]),
+        ("[!]a]", ["b"], ["]", "a"]),
+        ("[]a]", ["]", "a"], ["b"]),
+        ("[[a]", ["[", "a"], ["b"]),
+        ("[a&&b]", ["&", "a"], ["c"]),
+        ("[--0]", ["-", "."], ["/", "a"]),
+        ("[z-a]", [], ["a", "z", "-"]),
+        ("a[b", ["a[b"], ["ab"]),
+    ],
+)
+def test_a_class_stands_for_one_character_that_is_no_slash(glob: str, fitting: list[str], others: list[str]) -> None:
+    assert [path for path in (*fitting, *others) if matches(glob, path)] == fitting
+
+
 @given(GLOBS, GLOBS, st.lists(st.sampled_from(["a", "b", "ab", "bb", "axb", "abc"]), min_size=1, max_size=4))
 def test_globs_that_one_path_fits_overlap(one: str, other: str, parts: list[str]) -> None:
     path = "/".join(parts)

@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 
 _SPECIAL = re.compile(r"[*?\[]")
+_MEMBER = re.compile(r"(.)-(.)|.", re.DOTALL)  # of a class
 _SPECIAL_ENDS = re.compile(r"[*?\]]")
 
 
@@ -85,7 +86,8 @@ def _text(part: str) -> str:
     part = re.sub(r"\*+", "*", part)
     while at < len(part):
         char = part[at]
-        end = part.find("]", at + 2) if char == "[" else -1
+        # A bracket that comes first is one of the class.
+        end = part.find("]", at + 2 + part.startswith("!", at + 1)) if char == "[" else -1
         if end > 0:
             out.append(_class(part[at + 1 : end]))
             at = end
@@ -96,9 +98,11 @@ def _text(part: str) -> str:
 
 
 def _class(inner: str) -> str:
-    """A class of characters, as far as it is one."""
-    escaped = inner.removeprefix("!").replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
-    made = f"[^/{escaped}]" if inner.startswith("!") else f"[{escaped}]"
+    """A class of characters, as far as it is one; a slash is in none."""
+    members = _MEMBER.sub(
+        lambda one: "-".join(map(re.escape, one.groups() if one[1] else one[0])), inner.removeprefix("!")
+    )
+    made = f"(?!/)[{'^' if inner.startswith('!') else ''}{members}]"
     try:
         re.compile(made)
     except re.error:  # a range backwards: it fits nothing
