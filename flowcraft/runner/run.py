@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from flowcraft.runner.inputs import secret_texts, shown
 from flowcraft.runner.minutes import Minutes
 from flowcraft.runner.names import Names, RunNames
 from flowcraft.runner.outcome import RunRecord
-from flowcraft.runner.session import Durable, Session, new_id, open_session
+from flowcraft.runner.session import CheckMoney, Durable, Session, new_id, open_session
 from flowcraft.runner.sight import check_stages
 from flowcraft.runner.store.fingerprint import digest
 from flowcraft.runner.store.ledger import FOLDER
@@ -76,14 +77,14 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
     with ExitStack() as stack:
         llm = llm or stack.enter_context(LLMIntegration(settings))
         _check_models(checked, llm, models or {}, Workspace(root))
-        session = _session(stack, root, checked, values, llm, durable)
+        check = partial(check_money, checked, llm, models or {})
+        session = _session(stack, root, checked, values, llm, durable, check)
         run_id = session.run_id if session else new_id()
         place = Workspace(root, tag=run_id)
         names = Names(checked, values, RunNames(run_id, root / FOLDER / "runs" / run_id))
         spilled = session.spilled() if session else stack.enter_context(_temporary_folder())
         limit = jobs or llm.settings.jobs or DEFAULT_JOBS
         own = session.budget if session else Budget(limits(checked.budget))
-        check_money(checked, llm, models or {}, limited="usd" in own.limit)
         undo = (session.folder if session else spilled) / "undo"
         run = Coordinator(
             id=run_id,
@@ -143,7 +144,9 @@ def _session(
     values: Mapping[str, Any],
     llm: LLMIntegration,
     durable: Durable | None,
+    check: CheckMoney,
 ) -> Session | None:
     if durable is None:
+        check(limited="usd" in limits(pipeline.budget))
         return None
-    return stack.enter_context(open_session(root, pipeline, shown(pipeline, values), llm, durable))
+    return stack.enter_context(open_session(root, pipeline, shown(pipeline, values), llm, durable, check))

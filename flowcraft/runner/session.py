@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flowcraft.core.errors import LedgerError, StageError, UsageError
 from flowcraft.llm.integration import LLMIntegration
@@ -63,6 +63,12 @@ class Durable:
     ask: AskMore | None = None
 
 
+class CheckMoney(Protocol):
+    """Raises UsageError for a model without a known price, if money is `limited`."""
+
+    def __call__(self, *, limited: bool) -> None: ...
+
+
 class Session:
     """Made by `open_session`; everything but the accounts is used by the coordinator alone."""
 
@@ -74,6 +80,7 @@ class Session:
         self.run_id = ""
         self._records = Records(ledger.database)
         self._root, self._pipeline, self._llm, self._durable = root, pipeline, llm, durable
+        self._file = str(pipeline.file.resolve())
         self._run, self._number = 0, 1
         self._before: Mapping[str, StageRow] = {}
         self._earlier: Mapping[str, list[CallRow]] = {}
@@ -98,37 +105,27 @@ class Session:
             raise LedgerError(f"{place} cannot be made: {error.strerror}", hint="check folder and disk") from error
         return place
 
-    def begin(self, inputs: Mapping[str, Any]) -> RunLock:
-        """Write the run, or go on with it; returns its lock. Raises UsageError or LedgerError."""
-        durable, ledger = self._durable, self.ledger
+    def begin(self, inputs: Mapping[str, Any], check_money: CheckMoney) -> RunLock:
+        """Write the run, or go on with it; returns its lock. Raises LedgerError, or UsageError before it writes."""
+        durable = self._durable
         self.selection.check(durable.fresh)
         row = self._records.run(durable.resume) if durable.resume is not None else None
         self.run_id = row.id if row else new_id()
         lock = RunLock(self._root / FOLDER, self.run_id)
         try:
-            file = str(self._pipeline.file.resolve())
-            before = row.options.get("budget", {}) if row else {}
-            given = {**before, **{unit: str(value) for unit, value in durable.budget.items()}}
+            before = row.options if row else {}
+            given = {**before.get("budget", {}), **{unit: str(value) for unit, value in durable.budget.items()}}
             limit = {**limits(self._llm.settings.llm.budget), **limits(self._pipeline.budget), **limits(given)}
             options = {**durable.options, "budget": given}
-            if row and "stage_budgets" in row.options:
-                options["stage_budgets"] = row.options["stage_budgets"]
+            if "stage_budgets" in before:
+                options["stage_budgets"] = before["stage_budgets"]
+            check_money(limited="usd" in limit)
             if row:
-                self._go_on(row.number, options)
-            else:
-                run = NewRun(
-                    id=self.run_id,
-                    pipeline=self._pipeline.name,
-                    file=file,
-                    file_hash=file_hash(self._pipeline.file),
-                    inputs=inputs,
-                    options=options,
-                    replayed=durable.replayed,
-                )
-                self._run = ledger.begin(run)
-            self.allowance = Allowance(self._run, ledger, options, durable.ask, resumed=self.resumed)
+                self._before = self._records.stages(row.number)
+            self._take_over()
+            self._run = self._gone_on(row.number, options) if row else self._begun(inputs, options)
+            self.allowance = Allowance(self._run, self.ledger, options, durable.ask, resumed=self.resumed)
             self.budget = self.allowance.whole(limit)
-            self._take_over(file)
         except BaseException:
             lock.release()
             raise
@@ -228,29 +225,38 @@ class Session:
         """Write how the run has ended."""
         self.ledger.end(self._run, record)
 
-    def _go_on(self, number: int, options: Mapping[str, Any]) -> None:
-        self._run = number
+    def _begun(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> int:
+        run = NewRun(
+            id=self.run_id,
+            pipeline=self._pipeline.name,
+            file=self._file,
+            file_hash=file_hash(self._pipeline.file),
+            inputs=inputs,
+            options=options,
+            replayed=self._durable.replayed,
+        )
+        return self.ledger.begin(run)
+
+    def _gone_on(self, number: int, options: Mapping[str, Any]) -> int:
         end_programs(self.run_id)
         shutil.rmtree(self.folder / "spilled", ignore_errors=True)
-        self._before = self._records.stages(number)
-        done = {path for path, row in self._before.items() if row.status == "succeeded"}
-        self._earlier = self._records.attempts(number, set() if self._durable.fresh else done)
+        self._earlier = self._records.attempts(number, set() if self._durable.fresh else self.succeeded())
         self._number = self.ledger.begin_again(number, options, file_hash(self._pipeline.file))
+        return number
 
-    def _take_over(self, file: str) -> None:
+    def _take_over(self) -> None:
         """The results that `--from` and `--only` build on."""
         for path in self.selection.reused():
             if self.resumed:
                 row = self._before.get(path)
                 if row and row.outcome and row.outcome.ok:
                     self.selection.taken[path] = replace(row.outcome, resumed=True)
-            elif (found := self._latest(file, path)) and found[0].outcome:
+            elif (found := self._records.latest(self._file, path, replayed=self._durable.replayed)) and found[
+                0
+            ].outcome:
                 self._prints[path] = Fingerprint(found[0].fingerprint or "", found[0].parts)
                 self.selection.taken[path] = self._cached(path, found[0].outcome, found[1])
         self.selection.check_complete()
-
-    def _latest(self, file: str, path: str) -> tuple[StageRow, str] | None:
-        return self._records.latest(file, path, before=self._run, replayed=self._durable.replayed)
 
     def _cached(self, path: str, outcome: Outcome, run_id: str) -> Outcome:
         costs = [attempt.cost for attempt in outcome.attempts]
@@ -289,14 +295,23 @@ class Session:
 
 @contextmanager
 def open_session(
-    root: Path, pipeline: Pipeline, inputs: Mapping[str, Any], llm: LLMIntegration, durable: Durable
+    root: Path,
+    pipeline: Pipeline,
+    inputs: Mapping[str, Any],
+    llm: LLMIntegration,
+    durable: Durable,
+    check_money: CheckMoney,
 ) -> Iterator[Session]:
-    """A session of a run in the workspace `root`; its lock is free again when the block ends."""
+    """A session of a run in the workspace `root`; its lock is free again when the block ends.
+
+    `check_money` may refuse the models where the run has a limit in money.
+    Raises UsageError, and then nothing is written.
+    """
     ledger = Ledger(root, create=durable.resume is None)
     lock = None
     try:
         session = Session(root, ledger, pipeline, llm, durable)
-        lock = session.begin(inputs)
+        lock = session.begin(inputs, check_money)
         yield session
     except BaseException:
         if lock:  # torn off (a second Ctrl-C, a full disk): the workers that would end their programs may not get to it

@@ -203,3 +203,31 @@ def test_an_edit_that_failed_and_was_undone_costs_nothing_again(capsys: pytest.C
 
     assert said.count(": ok, cached from run") == 2
     assert json.loads(typed(capsys, "cost", "--json"))["actual"] == pytest.approx(0.0014)
+
+
+def test_a_run_that_was_refused_leaves_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Path("settings.yaml")
+    settings.write_text(settings.read_text().replace(", prices: {input: 10, output: 20}", ""))
+
+    said = typed(capsys, "run", "p.yaml", "--budget", "usd=1", code=2)
+
+    assert "a budget in money" in said
+    assert typed(capsys, "runs") == "no runs yet\n"
+
+
+def test_a_resume_that_was_refused_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml")
+    settings = Path("settings.yaml")
+    settings.write_text(settings.read_text().replace(", prices: {input: 10, output: 20}", ""))
+    before = typed(capsys, "export")
+
+    typed(capsys, "resume", "--budget", "usd=1", code=2)
+
+    assert typed(capsys, "export") == before
+
+
+def test_only_without_the_results_before_it_leaves_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    said = typed(capsys, "run", "p.yaml", "--only", "security_review", code=2)
+
+    assert "of which there is no result yet" in said
+    assert typed(capsys, "runs") == "no runs yet\n"

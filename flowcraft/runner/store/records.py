@@ -193,15 +193,17 @@ class Records:
         )
         return (outcome_from(rows[0]["outcome"]), rows[0]["id"]) if rows else None
 
-    def latest(self, file: str, path: str, *, before: int, replayed: bool = True) -> tuple[StageRow, str] | None:
-        """The latest success of a stage in a run of the same file that began before run `before`, and its run.
+    def latest(
+        self, file: str, path: str, *, before: int | None = None, replayed: bool = True
+    ) -> tuple[StageRow, str] | None:
+        """The latest success of a stage in a run of the same file, or one that began before run `before`, and its run.
 
         Without `replayed` no run counts whose answers are from a recording.
         """
         rows = self._database.rows(
             "SELECT stages.*, runs.id FROM stages JOIN runs ON runs.number = stages.run WHERE runs.file = ?"
-            " AND path = ? AND runs.number < ? AND runs.replayed <= ? AND stages.status = 'succeeded'"
-            " ORDER BY stages.number DESC LIMIT 1",
+            " AND path = ? AND runs.number < ifnull(?, runs.number + 1) AND runs.replayed <= ?"
+            " AND stages.status = 'succeeded' ORDER BY stages.number DESC LIMIT 1",
             (file, path, before, int(replayed)),
         )
         return (_stage(rows[0]), rows[0]["id"]) if rows else None
