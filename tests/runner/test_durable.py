@@ -194,11 +194,26 @@ def test_a_wait_that_the_service_asked_for_is_kept_by_a_resume() -> None:
     assert run_(CHAIN, model, resume=failed.id, settings={"retries": 3}).status == "succeeded"
 
 
+def test_a_result_knows_its_last_call_whichever_session_made_it() -> None:
+    text = "flowcraft: 1\nstages: [{id: a, prompt: one}, {id: b, prompt: '2 ${{ stages.a.output }}'}]"
+    found = []
+    record = run_(text, llm := echo())
+    for _ in range(2):
+        with open_records(Path.cwd()) as (_, database):
+            found.append([row["last_call"] for row in database.rows("SELECT last_call FROM stages ORDER BY path")])
+            database.commit([("DELETE FROM stages WHERE path = 'b'", ())])  # as if killed before that was written
+        record = run_(text, llm, resume=record.id)
+
+    assert found == [[1, 2], [1, 2]]
+    with open_records(Path.cwd()) as (records, _):
+        assert [call.settled for call in records.calls(1)] == [True, True]
+
+
 def test_a_command_whose_end_nobody_has_seen_does_not_run_again_unasked() -> None:
     text = "flowcraft: 1\nstages: [{id: deploy, run: 'echo done >> log'}]"
     done = run_(text, echo())
-    with open_records(Path.cwd()) as (_, database), database.write() as connection:
-        connection.execute("UPDATE stages SET status = 'started', outcome = NULL")
+    with open_records(Path.cwd()) as (_, database):
+        database.commit([("UPDATE stages SET status = 'started', outcome = NULL", ())])
 
     refused = run_(text, echo(), resume=done.id)
     still = run_(text, echo(), resume=done.id)

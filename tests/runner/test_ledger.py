@@ -47,8 +47,7 @@ def refusal(folder: Path) -> LedgerError:
 
 def test_a_new_database_is_ours_and_nobody_else_can_read_it(folder: Path) -> None:
     database = Database(folder)
-    with database.write() as connection:
-        connection.execute(INSERT, ("one",))
+    database.commit([(INSERT, ("one",))])
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
 
@@ -69,8 +68,8 @@ def test_commits_survive_a_power_cut_by_their_settings(folder: Path) -> None:
 def test_a_transaction_that_breaks_leaves_nothing(folder: Path) -> None:
     database = Database(folder)
 
-    with pytest.raises(LedgerError, match="UNIQUE"), database.write() as connection:
-        connection.executemany(INSERT, [("one",), ("one",)])
+    with pytest.raises(LedgerError, match="UNIQUE"):
+        database.commit([(INSERT, ("one",))] * 2)
 
     assert database.rows("SELECT id FROM runs") == []
 
@@ -116,8 +115,8 @@ def test_a_database_that_is_deleted_in_use_is_noticed_at_the_next_commit(folder:
     database = Database(folder)
     (folder / "flowcraft.db").unlink()
 
-    with pytest.raises(LedgerError, match="removed or replaced"), database.write():
-        pass
+    with pytest.raises(LedgerError, match="removed or replaced"):
+        database.commit([])
 
 
 def test_a_full_disk_is_an_error_of_ours_and_the_next_commit_works_again(folder: Path) -> None:
@@ -125,19 +124,17 @@ def test_a_full_disk_is_an_error_of_ours_and_the_next_commit_works_again(folder:
     pages = database.rows("PRAGMA page_count")[0][0]
     database.rows(f"PRAGMA max_page_count={pages}")  # SQLite's own word for "the disk is full"
 
-    with pytest.raises(LedgerError, match="the disk is full"), database.write() as connection:
-        connection.execute(INSERT, ("x" * 100_000,))
+    with pytest.raises(LedgerError, match="the disk is full"):
+        database.commit([(INSERT, ("x" * 100_000,))])
     database.rows("PRAGMA max_page_count=100000")
-    with database.write() as connection:
-        connection.execute(INSERT, ("one",))
+    database.commit([(INSERT, ("one",))])
 
     assert [row["id"] for row in database.rows("SELECT id FROM runs")] == ["one"]
 
 
 def test_a_damaged_database_is_found(folder: Path) -> None:
     database = Database(folder)
-    with database.write() as connection:
-        connection.executemany(INSERT, [(f"{number} {'x' * 500}",) for number in range(200)])
+    database.commit((INSERT, (f"{number} {'x' * 500}",)) for number in range(200))
     database.close()
     path = folder / "flowcraft.db"
     data = bytearray(path.read_bytes())
@@ -156,8 +153,7 @@ def problems(folder: Path) -> list[str]:
 
 def test_nobody_checkpoints_while_another_connection_is_open(folder: Path) -> None:
     first, second = Database(folder), Database(folder)
-    with first.write() as connection:
-        connection.execute(INSERT, ("one",))
+    first.commit([(INSERT, ("one",))])
 
     beside = first.checkpoint(at_least_bytes=0)
     second.close()
@@ -172,8 +168,7 @@ def test_the_log_does_not_grow_with_the_number_of_commits(folder: Path) -> None:
     lengths = []
     for _ in range(3):
         for _ in range(CHECKPOINT_COMMITS):
-            with database.write() as connection:
-                connection.execute("PRAGMA user_version=1")
+            database.commit([("PRAGMA user_version=1", ())])
         lengths.append((folder / "flowcraft.db-wal").stat().st_size)
 
     assert lengths[2] < 1.5 * lengths[0]
@@ -185,8 +180,7 @@ from pathlib import Path
 from flowcraft.runner.store.database import Database
 database = Database(Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):
-    with database.write() as connection:
-        connection.execute({INSERT!r}, (f"{{sys.argv[2]}}-{{number}}",))
+    database.commit([({INSERT!r}, (f"{{sys.argv[2]}}-{{number}}",))])
 """
 
 
@@ -256,14 +250,11 @@ def test_a_database_of_the_first_version_is_brought_up_and_keeps_its_rows(folder
     )
 
     database = Database(folder)
-    with database.write() as connection:
-        connection.execute("UPDATE runs SET status = 'rejected'")
-        connection.execute("UPDATE stages SET status = 'interrupted'")
+    database.commit([("UPDATE runs SET status = 'rejected'", ()), ("UPDATE stages SET status = 'interrupted'", ())])
     kept = [database.rows(f"SELECT count(*) FROM {table}")[0][0] for table in ("runs", "stages", "calls")]
 
     assert (database.version, kept, database.problems()) == (len(MIGRATIONS), [1, 1, 1], [])
     assert Records(database).run("old").replayed is False
-    with database.write() as connection:
-        connection.execute("DELETE FROM runs")
+    database.commit([("DELETE FROM runs", ())])
     assert [database.rows(f"SELECT count(*) FROM {table}")[0][0] for table in ("stages", "calls")] == [0, 0]
     assert path.exists()

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -69,29 +69,26 @@ class Database:
             self.close()
             raise
 
-    @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, committed at the end of the block, rolled back if it raises."""
-        with self._lock, self._translated():
-            connection = self._connected()
-            self._check_place()
-            connection.execute("BEGIN IMMEDIATE")
+    def commit(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> int:
+        """Run `statements` in one transaction, of which nothing stays if one fails; the number of the last new row."""
+        with self._lock:
             try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            self.commits += 1
-            if self.commits % CHECKPOINT_COMMITS == 0:
-                # The log keeps its length and is written again from its start: making a file longer costs more.
-                self.checkpoint("PASSIVE", at_least_bytes=0)
+                number = self._committed(statements)
+                self.commits += 1
+                if self.commits % CHECKPOINT_COMMITS == 0:
+                    # The log keeps its length and is written again from its start: making a file longer costs more.
+                    self.checkpoint("PASSIVE", at_least_bytes=0)
+                return number
+            except (sqlite3.Error, OSError) as error:
+                raise self._meaning(error) from error
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of one query."""
-        with self._lock, self._translated():
-            return self._connected().execute(sql, values).fetchall()
+        with self._lock:
+            try:
+                return self._connected().execute(sql, values).fetchall()
+            except (sqlite3.Error, OSError) as error:
+                raise self._meaning(error) from error
 
     def checkpoint(self, mode: str = "TRUNCATE", *, at_least_bytes: int = CHECKPOINT_BYTES) -> bool:
         """Move the log into the database if it is that long and no other process has it open."""
@@ -150,6 +147,20 @@ class Database:
             self._bring_up(connection)
         connection.execute("PRAGMA foreign_keys=ON")  # only now: a table that is made anew must take nothing with it
         self.checkpoint()
+
+    def _committed(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> int:
+        connection, number = self._connected(), 0
+        self._check_place()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for sql, values in statements:
+                number = connection.execute(sql, values).lastrowid or 0
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return number
 
     def _mode(self) -> str:
         return str(self.rows("PRAGMA journal_mode")[0][0])
@@ -217,13 +228,16 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            for text, meaning, hint in _MEANINGS:
-                if text in str(error):
-                    raise self._error(meaning, hint) from error
-            raise self._error(str(error), None) from error
-        except OSError as error:
-            raise self._error(error.strerror or str(error), "check the folder and the disk") from error
+        except (sqlite3.Error, OSError) as error:
+            raise self._meaning(error) from error
+
+    def _meaning(self, error: sqlite3.Error | OSError) -> LedgerError:
+        if isinstance(error, OSError):
+            return self._error(error.strerror or str(error), "check the folder and the disk")
+        for text, meaning, hint in _MEANINGS:
+            if text in str(error):
+                return self._error(meaning, hint)
+        return self._error(str(error), None)
 
     def _error(self, what: str, hint: str | None) -> LedgerError:
         return LedgerError(f"the ledger {self.path} cannot be used: {what}", hint=hint)

@@ -6,8 +6,8 @@ script or program, variables (secrets by name only), folder. Fields that tasks g
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.routing import Choice
 from flowcraft.runner.masking import Mask
-from flowcraft.runner.work import Execution, Question, Task
+from flowcraft.runner.work import Execution, Question, Shape, Task
 
 VERSION = 1  # changes when FlowCraft itself asks in another way
 
@@ -26,15 +26,21 @@ VERSION = 1  # changes when FlowCraft itself asks in another way
 _NO_PART = {"path", "stage", "work", "timeout_s", "save", "streamed", "messages", "model", "cwd", "env", "secrets"}
 _NO_PART |= {"contract", "undo", "cache", "retries"}
 _SHORT = 500  # characters; longer texts are prompts, and not worth the memory
+_MOST = 256  # values that are remembered at once
 _PLACES = {"oauth_path", "path"}  # of credentials and files on this machine
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The hash of all parts, and each of them."""
+    """The hash of all parts, and each of them; `text` is the parts as JSON."""
 
     whole: str
     parts: Mapping[str, str]
+    text: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            object.__setattr__(self, "text", _encode(self.parts))
 
     def differing(self, older: Mapping[str, str]) -> tuple[str, ...]:
         """The names of the parts that `older` lacks, has besides, or has otherwise."""
@@ -44,13 +50,17 @@ class Fingerprint:
 
 def fingerprint(task: Task, choice: Choice | None, root: Path) -> Fingerprint:
     """The fingerprint of a rendered task; `choice` is the model of a prompt stage, `root` the workspace."""
-    parts = {name: digest(value) for name, value in _parts(task, choice, root).items()}
-    return Fingerprint(digest([VERSION, task.kind, parts]), parts)
+    parts = {name: digest(value) for name, value in _parts(task, root).items()}
+    if isinstance(task.work, Question):
+        parts["model"] = _known_hash(_identity_text(choice.model)) if choice else digest(None)
+    text = _encode(parts)
+    return Fingerprint(_hash(f'[{VERSION},"{task.kind}",{text}]'), parts, text)
 
 
 def call_key(model: ModelSettings, messages: Sequence[LLMMessage], params: Mapping[str, Any]) -> str:
     """The hash of all that reaches `model` in one request."""
-    return digest([VERSION, identity(model), [[one.role, one.content] for one in messages], params])
+    asked = _encode([[[one.role, one.content] for one in messages], params])
+    return _hash(f"[{VERSION},{_identity_text(model)},{asked[1:]}")
 
 
 def identity(model: ModelSettings) -> dict[str, Any]:
@@ -69,8 +79,10 @@ def identity(model: ModelSettings) -> dict[str, Any]:
 def digest(value: Any) -> str:
     """A hash of plain data that does not depend on the order of keys."""
     kind = value.__class__
-    if kind in _ATOMS:
+    if kind in _ATOMS or (kind is str and len(value) <= _SHORT):
         return _hash_of_atom(value)
+    if kind is Shape:
+        return _hash_of_shape(value)
     if not value and kind in _EMPTY:
         return _EMPTY[kind]
     text = _encode(value)
@@ -82,23 +94,22 @@ def _hash(text: str) -> str:
 
 
 # Most parts of most stages are the same, and many are nothing at all: to write those as JSON takes longest.
-_known_hash = lru_cache(maxsize=256)(_hash)
+_known_hash = lru_cache(maxsize=_MOST)(_hash)
 _ATOMS = frozenset((type(None), bool, int))
 _EMPTY = {dict: _hash("{}"), list: _hash("[]"), tuple: _hash("[]")}
 
 
-@lru_cache(maxsize=256, typed=True)
+@lru_cache(maxsize=_MOST, typed=True)
 def _hash_of_atom(value: Any) -> str:
     return _hash(_encode(value))
 
 
-def _parts(task: Task, choice: Choice | None, root: Path) -> dict[str, Any]:
+def _parts(task: Task, root: Path) -> dict[str, Any]:
     parts: dict[str, Any] = {**_fields(task), **_fields(task.work), "check": task.contract.key}
     if isinstance(task.work, Question):
         roles = ("system", "user", "assistant")
         texts = {role: [one.content for one in task.work.messages if one.role == role] for role in roles}
         parts |= {"prompt" if role == "user" else role: text for role, text in texts.items() if text}
-        parts["model"] = identity(choice.model) if choice else None
     if isinstance(task.work, Execution):
         parts["cwd"] = _relative(task.work.cwd, root)
         parts["env"] = _environment(task.work)
@@ -141,3 +152,23 @@ def _plain(value: Any) -> Any:
 
 # Made once: json.dumps makes a new encoder for every call with options.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain).encode
+
+
+def _once(make: Callable[[Any], str]) -> Callable[[Any], str]:
+    """`make` for values that never change and cannot be hashed: they are known by which they are, not by content."""
+    made: dict[int, tuple[Any, str]] = {}
+
+    def remembered(value: Any) -> str:
+        known = made.get(id(value))
+        if known is None or known[0] is not value:  # it is kept, so that nothing else can have its id
+            known = (value, make(value))
+            if len(made) >= _MOST:
+                made.clear()
+            made[id(value)] = known
+        return known[1]
+
+    return remembered
+
+
+_identity_text = _once(lambda model: _encode(identity(model)))
+_hash_of_shape = _once(lambda shape: _known_hash(_encode(shape)))

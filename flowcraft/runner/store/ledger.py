@@ -40,26 +40,25 @@ class Ledger:
     def __init__(self, workspace: Path, *, create: bool = True) -> None:
         self.database = Database(workspace / FOLDER, create=create)
         self._waiting: list[tuple[str, Sequence[Any]]] = []
+        self._last_calls: dict[tuple[int, str], int] = {}  # of stages that have not ended
         self._lock = threading.Lock()
 
     def begin(self, run: NewRun) -> int:
         """Write a new run; returns its number."""
         names = "id, pipeline, file, file_hash, status, inputs, options, started, replayed"
         texts = (run.id, run.pipeline, run.file, run.file_hash, text_of(run.inputs), text_of(run.options), _now())
-        with self.database.write() as database:
-            sql = f"INSERT INTO runs ({names}) VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?)"
-            return int(database.execute(sql, (*texts, int(run.replayed))).lastrowid or 0)
+        sql = f"INSERT INTO runs ({names}) VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?)"
+        return self.database.commit([(sql, (*texts, int(run.replayed)))])
 
     def begin_again(self, run: int, options: Mapping[str, Any], file_hash: str) -> int:
         """The run goes on in another process; returns the number of the session."""
-        with self.database.write() as database:
-            database.execute(
-                "UPDATE runs SET status = 'running', sessions = sessions + 1, options = ?, file_hash = ?, error = NULL,"
-                " hint = NULL WHERE number = ?",
-                (text_of(options), file_hash, run),
-            )
-            row = database.execute("SELECT sessions FROM runs WHERE number = ?", (run,)).fetchone()
-            return int(row[0])
+        sql = (
+            "UPDATE runs SET status = 'running', sessions = sessions + 1, options = ?, file_hash = ?, error = NULL,"
+            " hint = NULL WHERE number = ?"
+        )
+        self.database.commit([(sql, (text_of(options), file_hash, run))])
+        # Nobody else can have begun a session meanwhile: we hold the lock of the run.
+        return int(self.database.rows("SELECT sessions FROM runs WHERE number = ?", (run,))[0][0])
 
     def end(self, run: int, record: RunRecord) -> None:
         """Write how the run has ended."""
@@ -84,7 +83,7 @@ class Ledger:
     ) -> int:
         """Write that a request is about to leave; it may when this has returned the number of the call."""
         choice = {**call.choice.info(), "because": call.choice.because}
-        return self._commit(
+        number = self._last_calls[run, path] = self._commit(
             (
                 "INSERT INTO calls (id, run, path, state, session, event, key, choice, request, reserved, started)"
                 " VALUES (?, ?, ?, 'started', ?, ?, ?, ?, ?, ?, ?)",
@@ -102,6 +101,7 @@ class Ledger:
                 ),
             )
         )
+        return number
 
     def call_finished(self, number: int, call: CallFinished, cost: Any) -> None:
         """Write what came of the request `number`: answer, usage and cost in one commit."""
@@ -157,8 +157,8 @@ class Ledger:
         at_once: bool,
     ) -> None:
         """Write how a stage has ended, with the next commit or `at_once`."""
-        kind, status = outcome.kind, outcome.status
-        self._wait(_stage_row(run, outcome.path, kind, status, fingerprint, why, outcome, reusable=reusable))
+        kind, status, last_call = outcome.kind, outcome.status, self._last_calls.pop((run, outcome.path), None)
+        self._wait(_stage_row(run, outcome.path, kind, status, fingerprint, why, outcome, last_call, reusable=reusable))
         if at_once:
             self.flush()
 
@@ -171,8 +171,7 @@ class Ledger:
 
     def forget(self, runs: Sequence[int]) -> None:
         """Delete runs with all that belongs to them."""
-        with self.database.write() as database:
-            database.executemany("DELETE FROM runs WHERE number = ?", [(number,) for number in runs])
+        self.database.commit([("DELETE FROM runs WHERE number = ?", (number,)) for number in runs])
 
     def close(self) -> None:
         self.database.close()
@@ -183,12 +182,9 @@ class Ledger:
 
     def _commit(self, *statements: tuple[str, Sequence[Any]]) -> int:
         """Write what waits and then `statements`; returns the number of the last new row."""
-        number = 0
         # The lock is held over the commit, so that nothing waits that is already being written.
         with self._lock:
-            with self.database.write() as database:
-                for sql, values in (*self._waiting, *statements):
-                    number = database.execute(sql, values).lastrowid or 0
+            number = self.database.commit((*self._waiting, *statements))
             self._waiting.clear()
         return number
 
@@ -209,22 +205,25 @@ def _stage_row(  # noqa: PLR0913 - one parameter per column
     fingerprint: Fingerprint | None,
     why: Mapping[str, Any],
     outcome: Outcome | None = None,
+    last_call: int | None = None,
     *,
     reusable: bool = False,
 ) -> tuple[str, Sequence[Any]]:
     return (
         "REPLACE INTO stages (run, path, kind, status, fingerprint, parts, reusable, why, outcome, last_call)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT ifnull(max(number), 0) FROM calls WHERE run = ? AND path = ?))",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?,"
+        " coalesce(?, (SELECT max(number) FROM calls WHERE run = ? AND path = ?), 0))",
         (
             run,
             path,
             kind,
             status,
             fingerprint.whole if fingerprint else None,
-            text_of(fingerprint.parts) if fingerprint else None,
+            fingerprint.text if fingerprint else None,
             int(reusable),
             text_of(why),
             outcome_text(outcome) if outcome else None,
+            last_call,  # None: no call of this session, perhaps one of an earlier one
             run,
             path,
         ),
