@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from flowcraft.pipeline.model import Stage
 
 _SHAPES = {"prompt": ("([", "])"), "approve": ("{{", "}}"), "uses": ("[[", "]]")}
+# Ids that are words of Mermaid's flow charts (found by giving all ids of its grammar to its parser), or of DOT.
+_WORDS = frozenset(
+    "call class click default end flowchart graph href interpolate style subgraph digraph edge node strict".split()
+)
 _DOT_SHAPES = {"prompt": "ellipse", "approve": "diamond", "uses": "box3d"}
 
 
@@ -30,14 +34,14 @@ def _mermaid(stages: Sequence["Stage"], finals: Sequence["Stage"]) -> Iterator[s
     yield "flowchart TD"
     yield from _mermaid_list(stages, "", "  ")
     if finals:
-        yield "  subgraph finally"
-        yield from _mermaid_list(finals, "finally__", "    ")
+        yield '  subgraph FINALLY["finally"]'
+        yield from _mermaid_list(finals, "FINALLY__", "    ")
         yield "  end"
 
 
 def _mermaid_list(stages: Sequence["Stage"], prefix: str, pad: str) -> Iterator[str]:
     for stage in stages:
-        name = prefix + stage.id
+        name = _name(stage.id, prefix)
         if stage.below:
             yield f'{pad}subgraph {name}["{_title(stage)}"]'
             yield from _mermaid_list(stage.below, f"{name}__", f"{pad}  ")
@@ -46,7 +50,7 @@ def _mermaid_list(stages: Sequence["Stage"], prefix: str, pad: str) -> Iterator[
             left, right = _SHAPES.get(stage.kind, ("[", "]"))
             yield f'{pad}{name}{left}"{_title(stage)}"{right}'
         for need in stage.needs:
-            yield f"{pad}{prefix}{need} --> {name}"
+            yield f"{pad}{_name(need, prefix)} --> {name}"
 
 
 def _dot(stages: Sequence["Stage"], finals: Sequence["Stage"]) -> Iterator[str]:
@@ -54,8 +58,8 @@ def _dot(stages: Sequence["Stage"], finals: Sequence["Stage"]) -> Iterator[str]:
     yield "  compound=true; node [fontname=sans];"
     yield from _dot_list(stages, "", "  ")
     if finals:
-        yield '  subgraph cluster_finally { label="finally";'
-        yield from _dot_list(finals, "finally__", "    ")
+        yield '  subgraph cluster_FINALLY { label="finally";'
+        yield from _dot_list(finals, "FINALLY__", "    ")
         yield "  }"
     yield "}"
 
@@ -63,7 +67,7 @@ def _dot(stages: Sequence["Stage"], finals: Sequence["Stage"]) -> Iterator[str]:
 def _dot_list(stages: Sequence["Stage"], prefix: str, pad: str) -> Iterator[str]:
     by_id = {stage.id: stage for stage in stages}
     for stage in stages:
-        name = prefix + stage.id
+        name = _name(stage.id, prefix)
         if stage.below:
             yield f'{pad}subgraph cluster_{name} {{ label="{_title(stage)}";'
             yield from _dot_list(stage.below, f"{name}__", f"{pad}  ")
@@ -77,19 +81,24 @@ def _dot_list(stages: Sequence["Stage"], prefix: str, pad: str) -> Iterator[str]
 
 
 def _first(stage: "Stage", prefix: str) -> str:
-    name = prefix + stage.id
+    name = _name(stage.id, prefix)
     return _first(stage.below[0], f"{name}__") if stage.below else name
 
 
 def _last(stage: "Stage", prefix: str) -> str:
-    name = prefix + stage.id
+    name = _name(stage.id, prefix)
     return _last(stage.below[-1], f"{name}__") if stage.below else name
 
 
 def _clusters(need: "Stage", stage: "Stage", prefix: str) -> str:
     ends = [("ltail", need), ("lhead", stage)]
-    named = [f"{end}=cluster_{prefix}{one.id}" for end, one in ends if one.below]
+    named = [f"{end}=cluster_{_name(one.id, prefix)}" for end, one in ends if one.below]
     return f" [{', '.join(named)}]" if named else ""
+
+
+def _name(id_: str, prefix: str) -> str:
+    """One name per stage; ids have no upper case, so that nothing else can have a name with it."""
+    return prefix + ("S_" + id_ if id_ in _WORDS and not prefix else id_.replace("__", "_U_"))
 
 
 def _title(stage: "Stage") -> str:
@@ -102,6 +111,15 @@ def _title(stage: "Stage") -> str:
         notes.append(f"until {stage.repeat.until.source}, {stage.repeat.most} times at most")
     text = f"{stage.id}: {'; '.join(notes)}"
     # What would end the quotes or begin markup in either language.
-    for bad, good in (("\\", "/"), ('"', "'"), ("<", " below "), (">", " above "), ("\n", " "), ("#", " ")):
+    for bad, good in (
+        ("\\", "/"),
+        ('"', "'"),
+        ("<", " below "),
+        (">", " above "),
+        ("\n", " "),
+        ("#", " "),
+        ("%%", "%"),
+        ("&", " and "),
+    ):
         text = text.replace(bad, good)
     return text

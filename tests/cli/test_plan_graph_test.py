@@ -1,6 +1,9 @@
 """`plan` with prices, `graph`, `test` and SARIF, by the command line."""
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -160,3 +163,76 @@ def test_problems_are_given_as_sarif(capsys: pytest.CaptureFixture[str], workspa
     assert (log["version"], result["ruleId"]) == ("2.1.0", "FC101")
     region = result["locations"][0]["physicalLocation"]["region"]
     assert (region["startLine"], region["startColumn"], region["endColumn"]) == (2, 18, 23)
+
+
+AWKWARD = """flowcraft: 1
+inputs: {x: {default: a}}
+stages:
+  - {id: end, prompt: hi}
+  - {id: subgraph, if: "inputs.x == 'a\\"b' or inputs.x == '[(%%{init}%% &lt; #35; <b>'", run: echo}
+  - id: class
+    stages:
+      - {id: end, run: echo}
+  - {id: a__b, run: echo}
+  - id: a
+    stages:
+      - {id: b, run: echo}
+finally:
+  - {id: end, run: echo}
+"""
+
+
+def test_ids_that_are_words_of_the_drawing_get_other_names(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    # Both were given to the real parsers (mermaid 11, graphviz); without one here, names and quotes are looked at.
+    (workspace / "p.yaml").write_text(AWKWARD)
+
+    mermaid, dot = printed(capsys, "graph", "p.yaml"), printed(capsys, "graph", "p.yaml", "--format", "dot")
+
+    names = re.findall(r'^ *(?:subgraph )?(\w+)[(\[]+"', mermaid, re.MULTILINE)
+    assert names == ["S_end", "S_subgraph", "S_class", "S_class__end", "a_U_b", "a", "a__b", "FINALLY", "FINALLY__end"]
+    assert "S_class --> a_U_b\n" in mermaid
+    assert "S_class__end -> a_U_b [ltail=cluster_S_class];" in dot
+    for text in (mermaid, dot):
+        labels = [line for line in text.splitlines() if "subgraph: run" in line]
+        assert [line.count('"') for line in labels] == [2]
+        assert not set("<>#&").intersection(labels[0])
+        assert "%%" not in labels[0]
+
+
+@pytest.mark.skipif(not shutil.which("dot"), reason="needs graphviz")
+def test_dot_reads_the_drawing(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    (workspace / "p.yaml").write_text(AWKWARD)
+
+    dot = printed(capsys, "graph", "p.yaml", "--format", "dot")
+
+    drawn = subprocess.run(["dot", "-Tplain"], input=dot, capture_output=True, text=True, check=True).stdout
+    nodes = [line.split()[1] for line in drawn.splitlines() if line.startswith("node ")]
+    assert sorted(nodes) == ["FINALLY__end", "S_class__end", "S_end", "S_subgraph", "a_U_b", "a__b"]
+
+
+def test_a_sarif_log_has_the_shape_that_code_scanning_takes(
+    capsys: pytest.CaptureFixture[str], workspace: Path
+) -> None:
+    # The logs of such files were held to the schema of OASIS (2.1.0, errata 01); this is what it asks of them.
+    place = workspace / "é #1"
+    place.mkdir()
+    (place / "日本 ?.yaml").write_text('flowcraft: 1\nstages:\n  - {id: a, "😀": x, prompt: "${{ inputs.é }}"}\n')
+    (workspace / "end.yaml").write_text("flowcraft: 1\nstages: [{id: a")
+    files = ["p.yaml", "é #1/日本 ?.yaml", "end.yaml", "gone.yaml"]
+
+    log = json.loads(printed(capsys, "validate", "--format", "sarif", *files, code=2))
+
+    assert set(log) == {"$schema", "version", "runs"}
+    [run] = log["runs"]
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert len(run["results"]) >= 4
+    assert {result["level"] for result in run["results"]} <= {"error", "warning", "note", "none"}
+    for result in run["results"]:
+        assert rules[result["ruleIndex"]] == result["ruleId"]
+        assert result["message"]["text"]
+        [where] = (location["physicalLocation"] for location in result["locations"])
+        assert re.fullmatch(r"[A-Za-z0-9._~/%-]+", where["artifactLocation"]["uri"])
+        region = where.get("region")
+        assert region is None or (region["startLine"] >= 1 and 1 <= region["startColumn"] < region["endColumn"])
+    empty = json.loads(printed(capsys, "validate", "--format", "sarif", "p.yaml"))
+    assert empty["runs"][0]["results"] == empty["runs"][0]["tool"]["driver"]["rules"] == []
