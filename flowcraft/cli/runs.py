@@ -43,23 +43,22 @@ def runs(limit: int, workspace: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@run_argument
-@click.argument("stage", required=False)
+@click.argument("names", nargs=-1, metavar="[RUN] [STAGE]")
 @workspace_option
 @json_option
-def show(run_id: str | None, stage: str | None, workspace: Path | None, as_json: bool) -> None:
+def show(names: tuple[str, ...], workspace: Path | None, as_json: bool) -> None:
     """Show RUN (default: the latest); with STAGE what it was asked and what it answered, attempt by attempt."""
     from flowcraft.cli.report import dump
     from flowcraft.runner.store.records import open_records
 
     root = Path(workspace or ".").resolve()
     with open_records(root) as (records, _):
-        row = records.run(run_id)
+        row, stage = _meant(records, names)
         if as_json:
             whole = whole_run(root, records, row)
-            click.echo(dump(_of_stage(whole, checked_stage(records, row, stage)) if stage else whole))
+            click.echo(dump(_of_stage(whole, stage) if stage else whole))
         elif stage:
-            _show_stage(records, row, checked_stage(records, row, stage))
+            _show_stage(records, row, stage)
         else:
             _show_run(root, records, row)
 
@@ -149,11 +148,34 @@ def _paid(records: "Records", row: "RunRow") -> str:
 
 def checked_stage(records: "Records", row: "RunRow", wanted: str) -> str:
     """The path of a stage of this run; raises UsageError with the nearest one."""
-    known = {*records.stages(row.number), *(call.path for call in records.calls(row.number))}
+    known = _paths(records, row)
     if wanted not in known:
         hint = did_you_mean(wanted, known) or "nothing of this run has come to an end yet"
         raise UsageError(f"run {row.id} has no stage '{wanted}'", hint=hint)
     return wanted
+
+
+def _paths(records: "Records", row: "RunRow") -> set[str]:
+    return {*records.stages(row.number), *(call.path for call in records.calls(row.number))}
+
+
+def _meant(records: "Records", names: tuple[str, ...]) -> "tuple[RunRow, str | None]":
+    """The run and the stage that are named; a single name is a stage of the latest run, else a run."""
+    if len(names) > 2:
+        raise click.UsageError("give a RUN, a STAGE, or a RUN and its STAGE", click.get_current_context())
+    if len(names) == 2:
+        row = records.run(names[0])
+        return row, checked_stage(records, row, names[1])
+    latest = records.run()
+    paths = _paths(records, latest) if names else set()
+    if not names or names[0] in paths:
+        return latest, next(iter(names), None)
+    try:
+        return records.run(names[0]), None
+    except UsageError:
+        if names[0][:1].isdigit():  # runs are named by their time, stages begin with a letter
+            raise
+        return latest, checked_stage(records, latest, names[0])
 
 
 def whole_run(root: Path, records: "Records", row: "RunRow") -> dict[str, Any]:

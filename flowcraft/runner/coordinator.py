@@ -284,6 +284,7 @@ class Coordinator(Executions):
             seconds=time.monotonic() - self.started_s,
             error=error,
             hint=hint,
+            used=session.used() if session else None,
         )
 
 

@@ -93,21 +93,24 @@ class Totals:
 
 
 def totals(attempts: Iterable[Attempt]) -> Totals:
-    """The sums over `attempts`; an attempt that cost nothing and reports no usage counts as a call only."""
-    calls = 0
+    """The sums over `attempts`; those that are cached do not count."""
+    return sums((attempt.cost, attempt.usage) for attempt in attempts if not attempt.cached)
+
+
+def sums(calls: Iterable[tuple[Decimal | None, Usage | None]]) -> Totals:
+    """The sums over the cost and usage of calls; one that cost nothing and reports no usage counts as a call only."""
+    made = 0
     prompt: int | None = 0
     completion: int | None = 0
     cost: Decimal | None = _NOTHING
-    for attempt in attempts:
-        if attempt.cached:
-            continue
-        calls += 1
-        cost = _plus(cost, attempt.cost)
-        if attempt.usage or attempt.cost != 0:
-            usage = attempt.usage or _UNKNOWN
+    for price, reported in calls:
+        made += 1
+        cost = _plus(cost, price)
+        if reported or price != 0:
+            usage = reported or _UNKNOWN
             prompt = _plus(prompt, usage.prompt_tokens)
             completion = _plus(completion, usage.completion_tokens)
-    return Totals(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+    return Totals(calls=made, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
 
 
 def _plus(sum_: Number | None, figure: Number | None) -> Number | None:
@@ -184,7 +187,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One run from start to end; `outcomes` are in the order of the file, `inputs` hold no secret."""
+    """One run from start to end; `outcomes` are in the order of the file, `inputs` hold no secret.
+
+    `used` is of all sessions of a resumed run, with results that were replaced since.
+    """
 
     id: str
     pipeline: str
@@ -198,6 +204,7 @@ class RunRecord:
     seconds: float
     error: str | None = None
     hint: str | None = None
+    used: Totals | None = None
 
     @property
     def exit_code(self) -> int:
@@ -207,7 +214,7 @@ class RunRecord:
     @property
     def totals(self) -> Totals:
         """What all stages have used together."""
-        return totals(attempt for outcome in self.outcomes for attempt in outcome.attempts)
+        return self.used or totals(attempt for outcome in self.outcomes for attempt in outcome.attempts)
 
     def to_json(self) -> dict[str, Any]:
         """The record as schemas/report.schema.json describes it."""

@@ -25,7 +25,7 @@ from flowcraft.runner.allowance import Allowance
 from flowcraft.runner.budget import AskMore, Budget, limits
 from flowcraft.runner.leftovers import end_programs
 from flowcraft.runner.nested import Budgets
-from flowcraft.runner.outcome import Outcome, RunRecord
+from flowcraft.runner.outcome import Outcome, RunRecord, Totals
 from flowcraft.runner.selection import Selection
 from flowcraft.runner.store.fingerprint import Fingerprint, digest, fingerprint
 from flowcraft.runner.store.ledger import FOLDER, Ledger, NewRun, file_hash
@@ -150,7 +150,7 @@ class Session:
         before = self._before.get(task.path)
         if before and before.outcome and before.status == "succeeded" and before.fingerprint == mark.whole:
             return replace(before.outcome, resumed=True)
-        if before is not None:
+        if before is not None and before.status != "skipped":
             self._decided(task.path, "ran", reason=_again(before, mark))
         found = self._records.reusable(mark.whole) if self._cacheable[task.path] else None
         if found is None:
@@ -220,6 +220,10 @@ class Session:
         """Let an earlier result of the stage outlive its next end: the edit may be undone."""
         if path in self._before:
             self.ledger.keep(self._run, path)
+
+    def used(self) -> Totals | None:
+        """What all sessions have used; None if this is the first one, which knows."""
+        return self._records.used(self._run) if self.resumed else None
 
     def finish(self, record: RunRecord) -> None:
         """Write how the run has ended."""
@@ -342,7 +346,7 @@ def new_id() -> str:
 def _again(before: StageRow, mark: Fingerprint) -> str:
     if before.status == "succeeded":
         return f"changed since it ran: {', '.join(mark.differing(before.parts)) or 'the way FlowCraft asks'}"
-    known = {"failed": "it had failed", "skipped": "it had not run", "interrupted": "it was stopped while it ran"}
+    known = {"failed": "it had failed", "interrupted": "it was stopped while it ran"}
     return known.get(before.status, "it had not come to its end")
 
 

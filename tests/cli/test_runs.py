@@ -231,3 +231,37 @@ def test_only_without_the_results_before_it_leaves_no_run(capsys: pytest.Capture
 
     assert "of which there is no result yet" in said
     assert typed(capsys, "runs") == "no runs yet\n"
+
+
+def test_show_takes_a_single_name_for_a_stage_of_the_latest_run_as_why_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    typed(capsys, "run", "p.yaml")
+
+    assert "[answer]\nfine" in typed(capsys, "show", "security_review")
+    assert json.loads(typed(capsys, "show", "first", "--json"))["path"] == "first"
+    assert "did you mean 'first'?" in typed(capsys, "show", "frist", code=2)
+    assert "there is no run '2000'" in typed(capsys, "show", "2000", code=2)
+
+
+def test_the_last_line_of_a_resume_counts_what_was_paid_for_replaced_results(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    typed(capsys, "run", "p.yaml")
+    Path("p.yaml").write_text(PIPELINE.replace("prompt: one", "prompt: one more"))
+
+    said = typed(capsys, "resume")
+
+    assert ": succeeded in" in said
+    assert ", 3 calls, 2215 tokens, $0.0026" in said
+
+
+def test_what_had_not_run_does_not_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("p.yaml").write_text(PIPELINE.replace("prompt: one", "prompt: unheard of"))
+    typed(capsys, "run", "p.yaml", code=1)
+    Path("p.yaml").write_text(PIPELINE)
+
+    said = typed(capsys, "resume")
+
+    assert "first: started, small [cheap]; runs again: it had failed\n" in said
+    assert "security_review: started, large [expensive]\n" in said

@@ -11,7 +11,7 @@ from typing import Any
 from flowcraft.core.errors import UsageError
 from flowcraft.core.problems import did_you_mean
 from flowcraft.llm.base import LLMResponse, Usage
-from flowcraft.runner.outcome import Attempt, Outcome
+from flowcraft.runner.outcome import Attempt, Outcome, Totals, sums
 from flowcraft.runner.store.database import Database
 from flowcraft.runner.store.ledger import FOLDER
 from flowcraft.runner.store.rows import outcome_from, response_from, usage_from
@@ -181,6 +181,11 @@ class Records:
             return sums
         seconds = self._database.rows("SELECT seconds FROM runs WHERE number = ?", (run,))
         return sums | {"time": Decimal(str(seconds[0]["seconds"]))}
+
+    def used(self, run: int) -> Totals:
+        """What a run has really used by now."""
+        rows = self._database.rows("SELECT usd, usage FROM calls WHERE run = ?", (run,))
+        return sums((None if usd is None else Decimal(usd), usage_from(_json(usage))) for usd, usage in rows)
 
     def reusable(self, fingerprint: str) -> tuple[Outcome, str] | None:
         """The latest accepted result with this fingerprint, and the run it was made in."""
