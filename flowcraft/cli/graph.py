@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _SHAPES = {"prompt": ("([", "])"), "approve": ("{{", "}}"), "uses": ("[[", "]]")}
 # Ids that are words of Mermaid's flow charts (found by giving all ids of its grammar to its parser), or of DOT.
 _WORDS = frozenset(
-    "call class click default end flowchart graph href interpolate style subgraph digraph edge node strict".split()
-)
+    ("call", "class", "click", "default", "end", "flowchart", "graph", "href", "interpolate", "style", "subgraph")
+) | {"digraph", "edge", "node", "strict"}
 _DOT_SHAPES = {"prompt": "ellipse", "approve": "diamond", "uses": "box3d"}
 
 

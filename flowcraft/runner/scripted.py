@@ -19,6 +19,7 @@ from flowcraft.core.problems import did_you_mean
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, Usage
+from flowcraft.llm.factory import LLMProviderFactory
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice, Named
 from flowcraft.pipeline.load import load
@@ -129,6 +130,9 @@ class _Scripted(BaseLLMProvider):
     def __init__(self, config: ModelSettings, answer: Callable[[], Any]) -> None:
         super().__init__(config)
         self._answer = answer
+        # A budget in money depends on what the real one is.
+        real = LLMProviderFactory.provider_class(config.provider)
+        self.acts, self.own_max_tokens = real.acts, real.own_max_tokens  # type: ignore[misc]
 
     def deltas(self, request: ChatRequest) -> Iterator[Delta]:
         """One answer; `{error: text}` is a service that is down."""

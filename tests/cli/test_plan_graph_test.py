@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pictures import png
+from servers import ChatServer, answer
 
 from flowcraft.cli.main import run_command
 
@@ -136,6 +137,36 @@ def test_scripted_answers_are_played_and_judged(capsys: pytest.CaptureFixture[st
     text = printed(capsys, "test", code=1)
 
     assert "a: attempts is 3, not 2" in text
+    assert "answers.a: 1 not asked for" in text
+
+
+def test_a_test_keeps_a_budget_in_money_where_the_real_model_does(
+    capsys: pytest.CaptureFixture[str], workspace: Path
+) -> None:
+    model = "{provider: anthropic, model: m, prices: {input: 1, output: 2}}"
+    (workspace / "settings.yaml").write_text(f"llm: {{models: {{m: {model}}}, cheap_model: m, expensive_model: m}}\n")
+    (workspace / "p.yaml").write_text("flowcraft: 1\nbudget: {usd: 1}\nstages: [{id: a, prompt: hi}]\n")
+    (workspace / "p.test.yaml").write_text("pipeline: p.yaml\nanswers: {a: ho}\nexpect: {status: succeeded}\n")
+
+    assert "1 passed, 0 failed" in printed(capsys, "test")
+
+
+def test_a_test_made_from_a_run_of_models_fails_when_the_pipeline_is_changed(
+    capsys: pytest.CaptureFixture[str], workspace: Path
+) -> None:
+    words = iter(["no", "nope", "yes it is long enough"])
+    with ChatServer(lambda handler: answer(next(words))(handler)) as server:
+        (workspace / "settings.yaml").write_text(SETTINGS.replace("http://127.0.0.1:9/v1", server.base_url))
+        assert run_command(["run", "p.yaml", "-i", "w=hello"]) == 3
+        assert run_command(["approve"]) == 0
+    capsys.readouterr()
+    printed(capsys, "test", "--record", _latest(capsys), "again.test.yaml")
+
+    assert "1 passed, 0 failed" in printed(capsys, "test", "again.test.yaml")
+    (workspace / "p.yaml").write_text(PIPELINE.replace("length > 9", "length > 3"))
+    text = printed(capsys, "test", "again.test.yaml", code=1)
+    assert "a: attempts is 2, not 3" in text
+    assert 'outputs.said is "nope", not "yes it is long enough"' in text
     assert "answers.a: 1 not asked for" in text
 
 
