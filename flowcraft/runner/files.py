@@ -19,7 +19,7 @@ from typing import Any
 
 from flowcraft.core.disk import sync_chain, sync_folder, write_synced
 from flowcraft.core.errors import FlowcraftError, StageError
-from flowcraft.pipeline.checking.globs import is_plain, matches
+from flowcraft.core.globs import is_plain, matches
 from flowcraft.runner.leftovers import remove_temporary
 from flowcraft.runner.workspace import Workspace
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flowcraft.core.errors import FlowcraftError
+from flowcraft.core.globs import overlap
 from flowcraft.llm.parts import TextPart
-from flowcraft.pipeline.checking.globs import overlap
 from flowcraft.pipeline.expressions.references import Path
 from flowcraft.pipeline.model import Approval, Command, Each, Function, Group, Inclusion, Pipeline, Prompt, Stage
 from flowcraft.pipeline.sizes import (

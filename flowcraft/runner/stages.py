@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from flowcraft.core.errors import Cancelled, FlowcraftError, StageError
+from flowcraft.core.globs import is_plain
 from flowcraft.core.scope import Scope
 from flowcraft.llm.integration import LLMIntegration
-from flowcraft.pipeline.checking.globs import is_plain
 from flowcraft.runner.answers import sent_back
 from flowcraft.runner.books import Account, Books
 from flowcraft.runner.checks import Judge

@@ -198,7 +198,7 @@ def test_files_that_match_reads_and_writes_are_served(workspace: Path, tmp_path:
     (workspace / "src").mkdir()
     (workspace / "src" / "a.py").write_text("one\ntwo\nthree\n")
     log = tmp_path / "log"
-    with closing(acp("files", cwd=str(workspace), reads=["src/**"], writes=["out/*.md"], log=log)) as provider:
+    with closing(acp("files", cwd=str(workspace), reads=["src/**"], writes=["./out/[ab].md"], log=log)) as provider:
         source = str(workspace / "src" / "a.py")
         lines = json.loads(ask(provider, wish("fs/read_text_file", path=source, line=2, limit=1)).content)
         target = workspace / "out" / "b.md"

@@ -1,13 +1,13 @@
 """What an agent may do here: its questions for permission, and the files it reads and writes through us."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from flowcraft.core.errors import FlowcraftError
+from flowcraft.core.globs import matches
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 
@@ -20,7 +20,7 @@ class Refused(FlowcraftError):
 
 @dataclass(frozen=True, slots=True)
 class FileAccess:
-    """The files below `root` that an agent may ask us for; patterns are relative to it."""
+    """The files below `root` that an agent may ask us for; globs are relative to it."""
 
     root: str = ""
     reads: tuple[str, ...] = ()
@@ -49,13 +49,13 @@ class FileAccess:
         except OSError as error:
             raise Refused(f"{path} cannot be written: {error.strerror}") from error
 
-    def _allowed(self, params: Mapping[str, Any], patterns: Sequence[str], what: str) -> Path:
+    def _allowed(self, params: Mapping[str, Any], globs: Sequence[str], what: str) -> Path:
         asked = params.get("path")
         if not isinstance(asked, str) or not os.path.isabs(asked) or "\0" in asked:
             raise Refused("path must be absolute")
         root, path = os.path.realpath(self.root), os.path.realpath(asked)  # links are followed before we judge
         relative = os.path.relpath(path, root).replace(os.sep, "/")
-        if not self.root or relative.startswith("../") or not any(_matches(p, relative) for p in patterns):
+        if not self.root or relative.startswith("../") or not any(matches(glob, relative) for glob in globs):
             raise Refused(f"this agent may not {what} {asked}")
         return Path(path)
 
@@ -84,13 +84,6 @@ class Policy:
 
 
 CANCELLED_OUTCOME: dict[str, Any] = {"outcome": {"outcome": "cancelled"}}
-
-
-def _matches(pattern: str, path: str) -> bool:
-    """Whether a relative path matches a glob; `**` stands for any number of folders."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
-    known = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.fullmatch("".join(known.get(part) or re.escape(part) for part in parts), path, re.DOTALL) is not None
 
 
 def _lines(text: str, line: Any, limit: Any) -> str:

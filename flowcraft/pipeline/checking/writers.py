@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from flowcraft.core.document import Document
+from flowcraft.core.globs import overlap, plain_ends
 from flowcraft.core.problems import Problem
-from flowcraft.pipeline.checking.globs import overlap, plain_ends
 from flowcraft.pipeline.checking.graph import Graph, reached
 from flowcraft.pipeline.model import Inclusion, Stage
 from flowcraft.pipeline.reading.sites import Level
