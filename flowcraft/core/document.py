@@ -29,7 +29,8 @@ from flowcraft.core.reading.syntax import Finding
 
 MAX_BYTES = 1 << 20
 
-Path_ = Sequence[str | int]
+# The keys and numbers that lead to a value.
+Place = Sequence[str | int]
 
 # What YAML cannot hold (YAML 1.2.2, section 5.1), lone surrogates included; and a byte order mark in
 # the middle, which nobody sees and parsers read differently.
@@ -52,13 +53,13 @@ class Document:
         self._spans = tree.spans
         self._starts: list[int] | None = None
 
-    def position(self, path: Path_, *, at: str = "value") -> tuple[int, int]:
+    def position(self, path: Place, *, at: str = "value") -> tuple[int, int]:
         """Line and column, both from 1, of the value at `path`, or of its key with `at="key"`."""
         return self._line_and_column(self._span(path, at)[0])
 
     def problem(  # noqa: PLR0913 - a place, a message and how to mark it
         self,
-        path: Path_,
+        path: Place,
         message: str,
         *,
         code: str,
@@ -81,7 +82,7 @@ class Document:
         problem = self._problem(Finding(start, end, message, code, hint), severity)
         return replace(problem, source=None) if quiet else problem
 
-    def _span(self, path: Path_, at: str) -> tuple[int, int]:
+    def _span(self, path: Place, at: str) -> tuple[int, int]:
         span, value = self._root, self.data
         for part in path:
             inner = self._spans.get(id(value), {}).get(part) if isinstance(value, (dict, list)) else None

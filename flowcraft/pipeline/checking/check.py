@@ -97,7 +97,7 @@ class _Checker:
     def _instead(self, site: Site, root: str, reference: Reference) -> str:
         if root not in self._inputs and self._visible.find(site.spot, root):
             return f"did you mean 'stages.{reference}'?"
-        return instead(root, str(reference), self._inputs, sorted(site.spot.names), self._guesses)
+        return instead(root, self._inputs, sorted(site.spot.names), self._guesses)
 
     def _local(self, site: Site, reference: Reference) -> None:
         root, fields = reference.path[0], reference.path[1:]

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowcraft.core.judging.keywords import target
+
 # With these a schema may allow more than its `properties` name.
 _OPEN = ("anyOf", "oneOf", "allOf", "if", "not", "patternProperties", "dependentSchemas", "const", "enum")
 _WORDS = {
@@ -63,13 +65,12 @@ def kind_at(schema: Mapping[str, Any], path: Sequence[str | int]) -> str | None:
 def _followed(root: Mapping[str, Any], schema: Any) -> Any:
     """The schema that a chain of `$ref` inside `root` ends at."""
     for _ in range(_MAX_REFS):
-        reference = schema.get("$ref") if isinstance(schema, dict) else None
-        if not isinstance(reference, str) or not reference.startswith("#"):
+        if not isinstance(schema, Mapping) or not isinstance(schema.get("$ref"), str):
             return schema
-        schema = root
-        for part in reference.split("/")[1:]:
-            part = part.replace("~1", "/").replace("~0", "~")
-            schema = schema.get(part) if isinstance(schema, Mapping) else None
+        try:
+            schema = target(root, schema["$ref"])
+        except LookupError:
+            return None
     return None
 
 

@@ -36,8 +36,8 @@ _FOREIGN = {
 }
 
 
-def instead(name: str, text: str, inputs: Collection[str], names: Collection[str], guesses: Guesses) -> str:
-    """What to write for a name that is no stage's and not known; `text` is all of what begins with it."""
+def instead(name: str, inputs: Collection[str], names: Collection[str], guesses: Guesses) -> str:
+    """What to write for a name that is no stage's and not known."""
     if name in inputs:
         return f"did you mean 'inputs.{name}'?"
     if name in _FOREIGN:

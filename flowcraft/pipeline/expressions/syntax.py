@@ -214,7 +214,6 @@ def _check_for(text: str, node: nodes.For) -> None:
 def _check_name(text: str, node: nodes.Name) -> None:
     if node.name in _NULLS:
         fail(text, node.lineno, f"'{node.name}' is not a value", hint="write 'none', or 'x is defined'")
-
     if node.name in _TAKEN:
         fail(text, node.lineno, f"there is no '{node.name}' here")
 

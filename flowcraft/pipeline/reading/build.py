@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowcraft.core.document import Document
+from flowcraft.core.document import Document, Place
 from flowcraft.pipeline.expr import Template
 from flowcraft.pipeline.model import Each, Group, Output, Pipeline, Prompt, Repeat, Stage, Work
 from flowcraft.pipeline.reading.declared import declared_input, declared_schema
 from flowcraft.pipeline.reading.included import Unusable, located
-from flowcraft.pipeline.reading.material import Material, Place, Text, mapping, string, whole
+from flowcraft.pipeline.reading.material import Material, Text, mapping, string, whole
 from flowcraft.pipeline.reading.shape import KINDS, MAX_NESTING, good_name, kind, stages
 from flowcraft.pipeline.reading.sites import Level, Spot
 from flowcraft.pipeline.reading.works import Works
+
+_TRIED = ("prompt", "run", "python")  # where a timeout is for each try
+_TAKEN = ("inputs", "stages", "run", "loop", "output", "index")
 
 Include = Callable[[Path], Pipeline | str | None]
 # The value of a key, its place, and the spot of its templates -> a field of Stage.
@@ -218,10 +221,6 @@ class Builder:
             self.material.complaints.at(place, used, "FC111", hint)
             return None
         return used
-
-
-_TRIED = ("prompt", "run", "python")  # where a timeout is for each try
-_TAKEN = ("inputs", "stages", "run", "loop", "output", "index")
 
 
 def _needs(data: Mapping[str, Any], above: Sequence[Stage]) -> tuple[str, ...]:

@@ -1,11 +1,9 @@
 """Collects what is wrong with the parts of a document."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from flowcraft.core.document import Document
+from flowcraft.core.document import Document, Place
 from flowcraft.core.problems import Problem
-
-Place = Sequence[str | int]
 
 
 class Complaints:

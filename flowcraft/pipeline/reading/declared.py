@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core import document as documents
+from flowcraft.core.document import Place
 from flowcraft.core.errors import PipelineError
+from flowcraft.core.judging.keywords import TYPES
 from flowcraft.core.schema import check_schema, check_value
 from flowcraft.pipeline.model import Input
-from flowcraft.pipeline.reading.complaints import Complaints, Place
+from flowcraft.pipeline.reading.complaints import Complaints
 from flowcraft.pipeline.reading.included import Unusable, located
-
-TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
 
 
 def declared_input(name: str, data: Any, complaints: Complaints) -> Input:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowcraft.core.document import Document
+from flowcraft.core.document import Document, Place
 from flowcraft.core.problems import did_you_mean
 from flowcraft.pipeline.expr import Expression, Script, Template
 from flowcraft.pipeline.reading.complaints import Complaints
@@ -17,8 +17,6 @@ from flowcraft.pipeline.reading.included import TextFile, Unusable, escapes, loc
 from flowcraft.pipeline.reading.sites import Site, Spot
 
 TIERS = ("cheap", "expensive")
-
-Place = list[str | int]
 
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?", re.ASCII)
 _AMOUNT = re.compile(r"\d{1,15}(?:\.\d{1,9})?[kKmM]?", re.ASCII)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from flowcraft.core.document import Document
+from flowcraft.core.document import Document, Place
 from flowcraft.core.judging.quick import Judge, Quick
 from flowcraft.core.problems import Problem, nearest
 from flowcraft.core.reading.syntax import cited
@@ -20,8 +20,6 @@ KINDS = ("prompt", "run", "python", "approve", "uses", "stages")
 FINAL_KINDS = ("prompt", "run", "python")
 MAX_NESTING = 8  # groups in groups
 _LISTS = ("stages", "finally")  # where stages stand
-
-Place = list[str | int]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _NESTED_NOTE = "a stage at the end is one of prompt, run and python: put it under 'stages'"

@@ -7,6 +7,7 @@ FC128 `cache` of a command that does not say what it depends on
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flowcraft.core.document import Place
 from flowcraft.core.errors import ExpressionError
 from flowcraft.core.problems import did_you_mean
 from flowcraft.core.schema import check_value
@@ -22,7 +23,7 @@ from flowcraft.pipeline.model import (
     Stage,
     flat,
 )
-from flowcraft.pipeline.reading.material import Material, Place, Text, mapping, string
+from flowcraft.pipeline.reading.material import Material, Text, mapping, string
 from flowcraft.pipeline.reading.sites import Spot
 
 _ATTEMPTS = 2
