@@ -58,7 +58,8 @@ def kind_at(schema: Mapping[str, Any], path: Sequence[str | int]) -> str | None:
         if not isinstance(at, dict) or any(key in at for key in _OPEN):
             return None
         if part is not None:
-            at = at.get("items") if isinstance(part, int) else (at.get("properties") or {}).get(part)
+            known = at.get("properties")
+            at = at.get("items") if isinstance(part, int) else known.get(part) if isinstance(known, dict) else None
     return _WORDS.get(at.get("type")) if isinstance(at.get("type"), str) else None
 
 
