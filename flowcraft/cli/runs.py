@@ -258,11 +258,25 @@ def _show_run(root: Path, records: "Records", row: "RunRow") -> None:
     open_paths = [call.path for call in calls if call.path not in {cell[0] for cell in cells}]
     cells += [(path, "unfinished", "", str(open_paths.count(path))) for path in dict.fromkeys(open_paths)]
     click.echo(table(cells, ("stage", "status", "note", "calls")) if cells else "nothing has ended yet")
+    for line in (*_open_calls(root, row, calls), *(f"{name}: {value}" for name, value in row.outputs.items())):
+        click.echo(clean(line))
+    if what_next := _next(root, row):
+        click.echo(what_next)
+
+
+def _open_calls(root: Path, row: "RunRow", calls: "list[CallRow]") -> list[str]:
     unknown = sum(call.state == "started" for call in calls)
-    if unknown:
-        click.echo(f"{counted(unknown, 'call')} without a recorded end: maybe billed")
-    for name, value in row.outputs.items():
-        click.echo(clean(f"{name}: {value}"))
+    if unknown and state(root, row) == "running":
+        return [f"{counted(unknown, 'call')} without an end: under way, or lost with a killed process"]
+    return [f"{counted(unknown, 'call')} without a recorded end: maybe billed"] if unknown else []
+
+
+def _next(root: Path, row: "RunRow") -> str | None:
+    """The command that goes on with the run."""
+    if row.status == "paused":
+        return f"decide with: flowcraft approve {row.id}, or: flowcraft reject {row.id}"
+    goes_on = state(root, row) in ("failed", "interrupted", "killed") and not row.replayed
+    return f"continue with: flowcraft resume {row.id}" if goes_on else None
 
 
 def _status(stage: "StageRow") -> tuple[str, str]:
@@ -280,10 +294,13 @@ def _show_stage(records: "Records", row: "RunRow", path: str) -> None:
     from flowcraft.llm.parts import shown
 
     stage = records.stages(row.number).get(path)
-    click.echo(f"{path} of run {row.id}: {stage.status if stage else 'unfinished'}")
+    cached = stage is not None and stage.outcome is not None and stage.outcome.cached_from
+    known = f"cached from run {cached}" if cached else stage.status if stage else "unfinished"
+    click.echo(f"{path} of run {row.id}: {known}")
+    before = ", before that" if cached else ""
     for number, call in enumerate(records.calls(row.number, path), start=1):
         cost = "maybe billed" if call.state == "started" else money(call.cost)
-        click.echo(clean(f"\n--- attempt {number} ({call.event}): {call.choice['name']}, {call.state}, {cost}"))
+        click.echo(clean(f"\n--- attempt {number} ({call.event}{before}): {call.choice['name']}, {call.state}, {cost}"))
         for message in call.request["messages"]:
             click.echo(clean(f"[{message['role']}]\n{shown(message['content'])}"))
         if call.response:

@@ -1,5 +1,6 @@
 """`why` and `cost`: the reasons and the money."""
 
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import click
 
 from flowcraft.cli.options import json_option, settings_option, workspace_option
 from flowcraft.cli.runs import checked_stage, run_argument
+from flowcraft.core.errors import UsageError
 from flowcraft.core.problems import counted
 
 if TYPE_CHECKING:
@@ -44,16 +46,16 @@ def why(names: tuple[str, ...], workspace: Path | None, as_json: bool) -> None:
 def _reasons(records: "Records", row: "RunRow", path: str) -> dict[str, Any]:
     stage = records.stages(row.number).get(path)
     calls = records.calls(row.number, path)
-    because = _because(stage)
     differs = _differences(records, row, stage, calls) if stage and stage.why.get("decision") == "ran" else []
-    choice = calls[0].choice if calls else None
     cached = stage is not None and stage.why.get("decision") == "cached"
+    choice = _question(calls).choice if calls and not cached else None
+    before = "before that: " if cached else ""  # an earlier session has asked, about what has changed since
     return {
         "status": "cached" if cached else stage.status if stage else "unfinished",
-        "because": because,
+        "because": _because(stage),
         "model": f"{choice['name']} [{choice['type'] or 'no tier'}]: {choice['because']}" if choice else "",
         "differs": differs,
-        "attempts": [_attempt(number, call) for number, call in enumerate(calls, start=1)],
+        "attempts": [before + _attempt(number, call) for number, call in enumerate(calls, start=1)],
     }
 
 
@@ -84,10 +86,19 @@ def _differences(records: "Records", row: "RunRow", stage: "StageRow", calls: "l
     if not names:
         return [f"same question as in run {run_id}"]
     told = [f"differs from run {run_id} in: {', '.join(names)}"]
-    before = records.calls(records.run(run_id).number, stage.path)
-    if "prompt" in names and calls and before and (old := _asked(before[0])) != (new := _asked(calls[0])):
-        told.append(_text_difference(old, new))
+    asked_in = (older.outcome and older.outcome.cached_from) or run_id
+    before: list[CallRow] = []
+    with suppress(UsageError):  # that run was pruned
+        before = records.calls(records.run(asked_in).number, stage.path)
+    if "prompt" in names and calls and before:
+        old, new = _asked(_question(before)), _asked(_question(calls))
+        told += [_text_difference(old, new)] if old != new else []
     return told
+
+
+def _question(calls: "list[CallRow]") -> "CallRow":
+    """The call with which the stage was asked for the last time; a resume may have asked something else."""
+    return next((call for call in reversed(calls) if call.event == "first"), calls[0])
 
 
 def _asked(call: "CallRow") -> str:

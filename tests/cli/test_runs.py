@@ -265,3 +265,36 @@ def test_what_had_not_run_does_not_run_again(capsys: pytest.CaptureFixture[str])
 
     assert "first: started, small [cheap]; runs again: it had failed\n" in said
     assert "security_review: started, large [expensive]\n" in said
+
+
+def test_why_shows_the_difference_from_a_run_that_took_its_answer_from_the_cache(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    typed(capsys, "run", "p.yaml")
+    typed(capsys, "run", "p.yaml")
+    Path("p.yaml").write_text(PIPELINE.replace("prompt: one", "prompt: one more"))
+    typed(capsys, "run", "p.yaml")
+
+    assert "'one' is now 'one more'" in typed(capsys, "why", "first")
+
+
+def test_why_and_show_tell_an_older_question_of_the_run_from_the_answer_that_counts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    typed(capsys, "run", "p.yaml")
+    Path("p.yaml").write_text(PIPELINE.replace("prompt: one", "prompt: one more"))
+    typed(capsys, "run", "p.yaml", "--model", "first=large")
+    Path("p.yaml").write_text(PIPELINE)
+    typed(capsys, "resume", "--model", "first=small")
+
+    assert "  before that: attempt 1 (first) large: answered" in typed(capsys, "why", "first")
+    shown = typed(capsys, "show", "first")
+    assert "first of run " in shown
+    assert ": cached from run " in shown
+    assert "--- attempt 1 (first, before that): large" in shown
+
+
+def test_show_names_the_command_that_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    typed(capsys, "run", "p.yaml", "--budget", "calls=1", code=1)
+
+    assert typed(capsys, "show").splitlines()[-1].startswith("continue with: flowcraft resume 2")
