@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from fakes import ScriptedProvider, llm_of
+from servers import ChatServer, Handler, answer
 
+from flowcraft.cli.main import run_command
 from flowcraft.core.values import Prices
 from flowcraft.llm.base import ChatRequest
 from flowcraft.pipeline.load import load
@@ -53,8 +55,11 @@ def file_of(text: str) -> str:
 
 
 def developer(request: ChatRequest) -> str:
+    return played(request.messages[0].content, request.messages[-1].content)
+
+
+def played(first: str, last: str) -> str:
     """Plays all roles: the first code lacks the flag, the first review and the first fix are not good enough."""
-    first, last = request.messages[0].content, request.messages[-1].content
     if first.startswith("Work out"):
         return REQUIREMENTS
     if first.startswith("Design a change"):
@@ -96,22 +101,24 @@ def test_software_change(workspace: Path, programs: Path) -> None:
     assert not (workspace / "hacked").exists()
 
 
+def described(first: str, again: bool) -> str:
+    """Describes modules, but not module b, and too long at first; the overview repeats what it is made of."""
+    if first.startswith("Write an overview"):
+        return first
+    if "module b" in first:
+        return "I would rather not."
+    return json.dumps({"title": f"T{first.count('module a')}", "text": "word " * (5 if again else 70)})
+
+
 def test_doc_headers(workspace: Path) -> None:
     (workspace / "src").mkdir()
     for name in ("a", "b", "c"):
         (workspace / "src" / f"{name}.py").write_text(f"# module {name}\n")
 
-    def answer(request: ChatRequest) -> str:
-        prompt = request.messages[0].content
-        if prompt.startswith("Write an overview"):
-            return prompt
-        if "module b" in prompt:
-            return "I would rather not."
-        return json.dumps(
-            {"title": f"T{prompt.count('module a')}", "text": "word " * (70 if len(request.messages) < 2 else 5)}
-        )
+    def overview(request: ChatRequest) -> str:
+        return described(request.messages[0].content, len(request.messages) > 1)
 
-    with llm_of(ScriptedProvider(otherwise=answer)) as llm:
+    with llm_of(ScriptedProvider(otherwise=overview)) as llm:
         record = run_pipeline(EXAMPLES / "doc_headers.yaml", llm=llm)
 
     statuses = {outcome.path: outcome.status for outcome in record.outcomes}
@@ -119,3 +126,64 @@ def test_doc_headers(workspace: Path) -> None:
     assert statuses["describe[1]"] == "failed"
     assert record.outputs == {"described": 2}
     assert (workspace / "docs" / "overview.md").read_text().count("* T") == 2
+
+
+SETTINGS = """llm:
+  models:
+    m: {provider: openai, model: m, base_url: "URL", max_tokens: 8192, prices: {input: 0.25, output: 1}}
+  cheap_model: m
+  expensive_model: m
+  retries: 0
+"""
+
+
+def service(handler: Handler) -> None:
+    """Answers for all three examples."""
+    messages = handler.received.body["messages"]
+    first, last = messages[0]["content"], messages[-1]["content"]
+    if first.startswith(("Describe this module", "Write an overview")):
+        text = described(first, len(messages) > 1)
+    elif "requirements" in first and not first.startswith("Work out"):
+        text = "- a list" if first.startswith("List") else "three files"
+    else:
+        text = played(first, last)
+    answer(text)(handler)
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "code"),
+    [
+        ("hello", ["-i", "request=a todo app"], 0),
+        ("doc_headers", [], 0),
+        ("software_change", ["-i", "request=add a flag", "-i", "token=t0ken"], 3),
+    ],
+)
+def test_an_example_that_was_recorded_is_played_again_without_a_service(
+    name: str, argv: list[str], code: int, workspace: Path, programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("one", "two"):
+        (workspace / place / "src").mkdir(parents=True)
+        (workspace / place / "README.md").write_text("An app.\n")
+        for module in ("a", "b", "c"):
+            (workspace / place / "src" / f"{module}.py").write_text(f"# module {module}\n")
+    command = ["run", str(EXAMPLES / f"{name}.yaml"), *argv, "--json", "--jobs", "2"]
+    with ChatServer(service) as server:
+        (workspace / "settings.yaml").write_text(SETTINGS.replace("URL", server.base_url))
+        assert run_command([*command, "--workspace", "one", "--record", "answers.jsonl"]) == code
+        calls = len(server.requests)
+    recorded = json.loads(capsys.readouterr().out)
+
+    assert run_command([*command, "--workspace", "two", "--replay", "answers.jsonl"]) == code
+
+    played_again = json.loads(capsys.readouterr().out)
+    assert recorded["totals"]["calls"] == played_again["totals"]["calls"] == calls
+    for key in ("status", "outputs"):
+        assert played_again[key] == recorded[key]
+    for before, after in zip(recorded["stages"], played_again["stages"], strict=True):
+        assert (after["path"], after["status"], after["output"]) == (before["path"], before["status"], before["output"])
+        assert len(after["attempts"]) == len(before["attempts"])
+    texts = [
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.suffix in (".py", ".md")}
+        for root in (workspace / "one", workspace / "two")
+    ]
+    assert texts[0] == texts[1]

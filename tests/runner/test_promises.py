@@ -118,6 +118,32 @@ def test_the_result_of_a_command_is_used_again_until_what_it_reads_changes() -> 
     assert Path("times").read_text().split() == ["x", "x"]
 
 
+def test_the_result_of_a_function_is_used_again_until_what_it_depends_on_changes() -> None:
+    Path("in.txt").write_text("one")
+    Path("out.txt").write_text("")
+    lines = [
+        "def read(tag):",
+        "    open('times', 'a').write(tag)",
+        "    return {'tag': tag, 'text': open('in.txt').read()}",
+    ]
+    Path("tools.py").write_text("\n".join(lines) + "\n")
+    stage = "  - {id: made, python: 'tools:read', with: {tag: a}, cache: true, reads: [in.txt], writes: [out.txt]}\n"
+
+    first, second = run_(head(stage), echo()), run_(head(stage), echo())
+    Path("in.txt").write_text("two")
+    third, fourth = run_(head(stage), echo()), run_(head(stage.replace("tag: a", "tag: b")), echo())
+
+    records = (first, second, third, fourth)
+    assert [ends(one)["made"] for one in records] == ["succeeded", "cached", "succeeded", "succeeded"]
+    assert [one.outcomes[0].output for one in records] == [
+        {"tag": "a", "text": "one"},
+        {"tag": "a", "text": "one"},
+        {"tag": "a", "text": "two"},
+        {"tag": "b", "text": "two"},
+    ]
+    assert Path("times").read_text() == "aab"
+
+
 def test_the_files_of_a_cached_answer_are_written_again() -> None:
     text = head("  - {id: w, prompt: write it, output: files, writes: ['*.txt']}\n")
     answer = "a.txt\n```\nnew text\n```\n"
