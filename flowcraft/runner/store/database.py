@@ -52,6 +52,7 @@ class Database:
 
     def __init__(self, folder: Path, *, create: bool = True) -> None:
         self.path = folder / FILE
+        self._place = str(self.path)
         self._lock = threading.RLock()
         self.commits = 0
         self._guard: int | None = None
@@ -213,7 +214,7 @@ class Database:
     def _check_place(self) -> None:
         # SQLite would go on writing into a file that was deleted, and nobody would ever read it.
         try:
-            inode = os.stat(self.path).st_ino
+            inode = os.stat(self._place).st_ino
         except FileNotFoundError:
             inode = 0
         if inode != self._inode:

@@ -189,6 +189,13 @@ class Records:
 
     def reusable(self, fingerprint: str) -> tuple[Outcome, str] | None:
         """The latest accepted result with this fingerprint, and the run it was made in."""
+        # Asked for every stage, and mostly there is none: that costs a third of the query below.
+        if not self._database.rows(
+            "SELECT 1 FROM stages WHERE fingerprint = ?1 AND reusable"
+            " UNION ALL SELECT 1 FROM kept WHERE fingerprint = ?1 LIMIT 1",
+            (fingerprint,),
+        ):
+            return None
         rows = self._database.rows(
             "SELECT found.outcome, runs.id FROM"
             " (SELECT run, outcome, number FROM stages WHERE fingerprint = ?1 AND reusable"
