@@ -163,6 +163,19 @@ def test_an_answer_of_a_known_length_ends_there_and_leaves_the_connection() -> N
 # --- connections that never come --------------------------------------------------------------
 
 
+@pytest.mark.parametrize("coding", ["chunked", "chunked ", "Chunked\t"])
+@pytest.mark.parametrize("more", ["", "Content-Length: 3\r\n"])
+def test_chunks_are_taken_out_of_the_body_with_blanks_behind_their_name_as_well(coding: str, more: str) -> None:
+    head = f"HTTP/1.1 200 OK\r\n{more}Transfer-Encoding: {coding}\r\n\r\n".encode()
+    with ChatServer(raw(head + b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", end="keep")) as server:
+        assert post(Wire(), server.base_url) == b"abc"
+
+
+def test_an_unknown_transfer_coding_is_refused() -> None:
+    with ChatServer(raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")) as server:
+        assert "its transfer coding is not chunked" in str(failure(server.base_url))
+
+
 def test_a_refused_connection_was_never_sent() -> None:
     with listening() as server:
         url = url_of(server)
@@ -445,6 +458,28 @@ def test_no_error_shows_a_token_or_a_query(provoke: Callable[[str], ProviderErro
     while (last := chain[-1]) is not None:
         assert getattr(last, "request", None) is None
         chain.append(last.__cause__ or last.__context__)
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_no_frame_of_a_traceback_holds_a_token(end: Any) -> None:
+    with ChatServer(raw(end=end)) as server:
+        error = failure(server.base_url, body=f"refresh_token={TOKEN}".encode())
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    shown = [repr(frame.f_locals) for frame in frames if "test" not in frame.f_globals["__name__"]]
+    assert shown
+    assert TOKEN not in "".join(shown)
+    assert error.__cause__ is not None
+    assert error.__cause__.__traceback__ is None
+
+
+def test_a_head_that_ends_too_early_for_http_client_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    head = f"HTTP/1.1 200 OK\r\nX-Id: a\r\n{TOKEN}\r\nContent-Length: 2\r\n\r\nab"
+    with ChatServer(raw(head.encode())) as server:
+        error = failure(server.base_url)
+
+    assert "does not speak HTTP as it should" in str(error)
+    assert TOKEN not in caplog.text + str(error)
 
 
 def test_a_token_is_not_printed_where_all_connections_are_to_be_debugged(

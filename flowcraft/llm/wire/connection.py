@@ -54,6 +54,18 @@ class _Answer(http.client.HTTPResponse):
         while self.status // 100 == 1 and self.status != http.client.SWITCHING_PROTOCOLS:
             self.headers = self.msg = None  # type: ignore[assignment]  # so that it begins again
             super().begin()
+        self._check_head()
+
+    def _check_head(self) -> None:
+        """Refuse what `http.client` reads in another way than it was meant: where would such an answer end?"""
+        if str(self.headers.get_payload()).endswith("\n"):  # to it, what follows a line without colon is an e-mail
+            raise ValueError("a line of its head is no header")
+        coding = ", ".join(self.headers.get_all("transfer-encoding", ())).strip(" \t")
+        if coding.lower() == "chunked":
+            # With a blank behind it, which is allowed, http.client would hand out the chunks with their sizes.
+            self.chunked, self.chunk_left, self.length = True, None, None
+        elif coding.lower() not in ("", "identity"):
+            raise ValueError("its transfer coding is not chunked")
 
     def read1(self, n: int = -1) -> bytes:
         """What of the body is there, but at least a byte, unless it has ended."""

@@ -52,7 +52,8 @@ def translated(error: BaseException, guard: Guard, host: str) -> FlowcraftError:
         failure: FlowcraftError = _broken_answer(error, root, host)
     else:
         failure = _no_answer(error, root, guard, host)
-    failure.__cause__ = root
+    # Without its frames: their variables hold the headers, which some loggers of errors show.
+    failure.__cause__ = root.with_traceback(None)
     return failure
 
 

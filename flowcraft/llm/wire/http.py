@@ -33,6 +33,15 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21
 _URL = re.compile(r"https?://[^\s\\@/?#]+(?:[/?][^\s\\#]*)?\Z", re.IGNORECASE)
 
 
+class SecretHeaders(dict[str, str]):
+    """Headers that no traceback shows, not even one that is made with the values of variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(self)}: not shown>"
+
+
 class Wire:
     """The connections of one provider, shared by its threads.
 
@@ -64,10 +73,10 @@ class Wire:
         request.body = body
         request.headers["Content-Length"] = str(len(body))
         request.headers["Accept"] = "text/event-stream" if streamed else "application/json"
-        for name, value in headers.items():
-            if not _HEADER_VALUE.fullmatch(value):
-                raise _bad_header(name)
-            request.headers[name] = value
+        headers = SecretHeaders(headers)
+        del body  # it may hold a token as well
+        _check(headers)
+        request.headers.update(headers)
         scope.check()
         guard = Guard(scope, timeouts, streamed=streamed)
         try:
@@ -270,9 +279,12 @@ def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(word for value in headers.values() for word in value.split() if len(word) >= 6)
 
 
-def _bad_header(name: str) -> AuthError:
-    return AuthError(
-        f"the value for the header {name} holds a character that no header can hold",
+def _check(headers: SecretHeaders) -> None:
+    if all(map(_HEADER_VALUE.fullmatch, headers.values())):
+        return
+    bad = ", ".join(name for name in headers if not _HEADER_VALUE.fullmatch(headers[name]))
+    raise AuthError(
+        f"the value for the header {bad} holds a character that no header can hold",
         sent=False,
         hint="look for line ends or quotes in the key or in the variable it comes from",
     )
