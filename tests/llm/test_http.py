@@ -473,6 +473,24 @@ def test_no_frame_of_a_traceback_holds_a_token(end: Any) -> None:
     assert error.__cause__.__traceback__ is None
 
 
+@pytest.mark.parametrize("line", ["HTTP/1.1 {}", "{} hello", "HTTP/{} 200 OK"])
+def test_no_error_holds_the_line_that_is_no_http(line: str) -> None:
+    with ChatServer(raw(f"{line.format(TOKEN)}\r\n\r\n".encode())) as server:
+        error = failure(server.base_url)
+
+    assert TOKEN not in "".join(traceback.format_exception(error))
+    assert error.__cause__ is None
+    assert error.__context__ is None
+
+
+def test_a_deadline_keeps_no_foreign_error() -> None:
+    with ChatServer(raw(end="hold")) as server:
+        error = failure(server.base_url, timeouts=Timeouts(connect=2, first_event=0.1, idle=0.1, total=0.2))
+
+    assert isinstance(error, DeadlineError)
+    assert error.__context__ is None
+
+
 def test_a_head_that_ends_too_early_for_http_client_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     head = f"HTTP/1.1 200 OK\r\nX-Id: a\r\n{TOKEN}\r\nContent-Length: 2\r\n\r\nab"
     with ChatServer(raw(head.encode())) as server:

@@ -10,6 +10,7 @@ import stat
 import tempfile
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -256,6 +257,21 @@ def test_a_service_in_trouble_costs_a_bounded_number_of_requests(
     assert not isinstance(failed.value, LoginRequired)
     # What was tried again here must not be multiplied by the call; a long wish of the service is the call's to respect.
     assert failed.value.retryable is (reply == "429-long")
+
+
+@pytest.mark.parametrize("reply", ["429", "html", "no-token", "cut-after-use"])
+def test_no_frame_of_a_failure_holds_a_token(service: QwenProcess, path: Path, reply: str) -> None:
+    write(path, service.credentials(expired=True))
+    service.script(token=[reply] * 10)
+
+    with pytest.raises(ProviderError) as failed:
+        source(path, service).current(scope())
+
+    chain = [failed.value, failed.value.__cause__, failed.value.__context__]
+    frames = [frame for error in chain if error for frame, _ in traceback.walk_tb(error.__traceback__)]
+    shown = [repr(frame.f_locals) for frame in frames if "test" not in frame.f_globals["__name__"]]
+    assert shown
+    assert CANARY not in "".join(shown)
 
 
 @pytest.mark.parametrize("reply", ["429", "500"])

@@ -132,12 +132,14 @@ def _left_over(residual: Event | None, reply: Reply, reading: Reading) -> Iterat
 def _payload(event: Event, reply: Reply, reading: Reading) -> Mapping[str, Any]:
     try:
         payload = decoded(event.data)
-    except ValueError as error:
+    except ValueError:
+        payload = None
+    if payload is None:  # not above: the error holds all of the text
         raise IncompleteStream(
             f"the stream of {reply.host} holds something that is not JSON: {reply.quote(event.data)}",
             retryable=True,
             hint=ASK_AGAIN,
-        ) from error
+        )
     if payload.__class__ is not dict:
         raise TransportError(
             f"the stream of {reply.host} holds no chat answer: {reply.quote(event.data)}", hint=NO_SERVICE
@@ -153,9 +155,9 @@ def _whole(reply: Reply) -> Mapping[str, Any]:
     body = reply.read()
     try:
         payload = decoded(body.decode("utf-8-sig", "replace"))
-    except ValueError as error:
-        raise _not_chat(reply, body) from error
-    if not isinstance(payload, dict):
+    except ValueError:
+        payload = None
+    if not isinstance(payload, dict):  # not above: the error holds all of the text
         raise _not_chat(reply, body)
     fault = fault_in(payload, reply.secrets)
     if fault is not None:
@@ -181,7 +183,7 @@ def _not_chat(reply: Reply, body: bytes) -> ProviderError:
             )
     if fault is not None:
         return refusal_in_stream(fault, started=False)
-    kind = reply.quote(reply.content_type) or "something without a type"
+    kind = reply.quote(reply.headers.get("content-type", "").partition(";")[0].strip()) or "something without a type"
     return TransportError(
         f"{reply.host} answered with {kind} instead of a chat answer: {reply.quote(body)}",
         status=reply.status,

@@ -175,7 +175,7 @@ class TokenSource:
             raise self._over("the sign-in service has refused this login before")
         with Replacement(real) as place:
             try:
-                grant = self._ask(found.refresh_token)
+                grant = self._ask(found)
             except RefusedGrant as error:
                 self._spent.add(digest(found.refresh_token))
                 other = self._of_peer(found)
@@ -185,22 +185,23 @@ class TokenSource:
                 return self._keep(grant, found, real, place, own, peer)
         return other if self._answers(other, found.access_token) else self._redeem(other, real, own, peer, True)
 
-    def _ask(self, refresh_token: str) -> Grant:
+    def _ask(self, found: Credentials) -> Grant:
         # Not the caller's scope: once sent, the answer is the only thing that keeps the login alive.
         until_s = time.monotonic() + self._patience.section_s
         for left in range(self._patience.retries, -1, -1):
             room_s = until_s - time.monotonic()
             try:
-                return self._service.refresh(refresh_token, Scope(min(self._patience.request_s, room_s)))
+                return self._service.refresh(found.refresh_token, Scope(min(self._patience.request_s, room_s)))
             except ProviderError as error:
                 wait_s = 0.5 if error.retry_after_s is None else error.retry_after_s
                 again = error.retryable and (not error.sent or error.status is not None)
                 if not again or not left or time.monotonic() + wait_s + 1.0 > until_s:
                     if error.sent and error.status is None:
-                        raise self._lost() from error
+                        raise self._lost() from error.with_traceback(None)
                     if not left and error.sent:
                         error.retryable = False  # the call would multiply our tries with its own
-                    raise
+                    # Without its frames: their variables hold the token.
+                    raise error.with_traceback(None) from error.__cause__
                 time.sleep(wait_s)
         raise AssertionError("the last try returns or raises")
 

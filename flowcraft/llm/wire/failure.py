@@ -40,10 +40,11 @@ _NOT_HTTP = (
 
 
 def translated(error: BaseException, guard: Guard, host: str) -> FlowcraftError:
-    """Our error for a foreign one; its `__cause__` is the innermost foreign error, which holds no request."""
+    """Our error for a foreign one; its `__cause__` is that of the operating system, if there is one."""
     try:
         guard.check()
     except FlowcraftError as stopped:
+        stopped.__context__ = None
         return stopped
     root = _root(error)
     if isinstance(root, _BAD_PROXY):  # its text may hold a password, so it is not kept as the cause
@@ -52,8 +53,9 @@ def translated(error: BaseException, guard: Guard, host: str) -> FlowcraftError:
         failure: FlowcraftError = _broken_answer(error, root, host)
     else:
         failure = _no_answer(error, root, guard, host)
-    # Without its frames: their variables hold the headers, which some loggers of errors show.
-    failure.__cause__ = root.with_traceback(None)
+    if isinstance(root, OSError):  # the others quote what has come, or hold it
+        # Without its frames: their variables hold the headers, which some loggers of errors show.
+        failure.__cause__ = root.with_traceback(None)
     return failure
 
 
