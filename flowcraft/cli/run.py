@@ -205,7 +205,7 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
                 keep_going=order.keep_going,
                 workspace=order.workspace,
                 on_event=begun.telling(view),
-                durable=replace(_durable(pipeline, values, chosen, order), ask=more, ask_again=again),
+                durable=replace(_durable(pipeline, values, chosen, order, manager.path), ask=more, ask_again=again),
                 ask=Asker(view) if person else None,
                 decisions=order.decisions,
             )
@@ -272,7 +272,9 @@ def _is_kept(workspace: Path | None, run_id: str) -> bool:
         return False
 
 
-def _durable(pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str], order: _Order) -> "Durable":
+def _durable(
+    pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str], order: _Order, settings: Path | None
+) -> "Durable":
     from flowcraft.runner.session import Durable
 
     secret = {one.name for one in pipeline.inputs if one.secret}
@@ -288,7 +290,7 @@ def _durable(pipeline: "Pipeline", values: dict[str, Any], chosen: dict[str, str
             "models": chosen,
             "jobs": order.jobs,
             "keep_going": order.keep_going,
-            "settings": str(order.settings_path.resolve()) if order.settings_path else None,
+            "settings": str(settings.resolve()) if settings else None,
             "inputs": {name: value for name, value in values.items() if name not in secret},
         },
     )

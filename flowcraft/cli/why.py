@@ -141,7 +141,8 @@ def cost(run_id: str | None, settings_path: Path | None, workspace: Path | None,
 
     with open_records(Path(workspace or ".").resolve()) as (records, _):
         row = records.run(run_id)
-        with LLMIntegration(SettingsManager(settings_path)) as llm:
+        kept = Path(row.options.get("settings") or "")
+        with LLMIntegration(SettingsManager(settings_path or (kept if kept.is_file() else None))) as llm:
             tiers = {tier: llm.choose(model=tier).model for tier in ("cheap", "expensive")}
         found = costs(records, row.number, {tier: rates(model) for tier, model in tiers.items()})
     if as_json:

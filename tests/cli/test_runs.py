@@ -298,3 +298,19 @@ def test_show_names_the_command_that_goes_on(capsys: pytest.CaptureFixture[str])
     typed(capsys, "run", "p.yaml", "--budget", "calls=1", code=1)
 
     assert typed(capsys, "show").splitlines()[-1].startswith("continue with: flowcraft resume 2")
+
+
+def test_a_resume_from_another_folder_asks_the_models_of_the_run(
+    capsys: pytest.CaptureFixture[str], workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed(capsys, "run", "p.yaml")
+    Path("p.yaml").write_text(PIPELINE.replace("prompt: one", "prompt: one more"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+
+    said = typed(capsys, "resume", "--workspace", str(workspace))
+
+    assert "first: started, small [cheap]; runs again: changed since it ran: prompt" in said
+    assert "security_review: ok, done before" in said
+    assert "all cheap (small)" in typed(capsys, "cost", "--workspace", str(workspace))

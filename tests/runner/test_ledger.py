@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import shlex
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -258,3 +260,22 @@ def test_a_database_of_the_first_version_is_brought_up_and_keeps_its_rows(folder
     database.commit([("DELETE FROM runs", ())])
     assert [database.rows(f"SELECT count(*) FROM {table}")[0][0] for table in ("stages", "calls")] == [0, 0]
     assert path.exists()
+
+
+def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:
+    place = shlex.quote(str(tmp_path))
+    code = "from pathlib import Path; from flowcraft.runner.store.database import Database; Database(Path('.flowcraft'), create=False)"
+    script = (
+        f"mount -t tmpfs none {place} && mkdir {place}/.flowcraft && touch {place}/.flowcraft/flowcraft.db"
+        f" && mount -o remount,ro {place} && cd {place} && echo mounted"
+        f" && {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+    )
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("needs a mount of its own")
+
+    ended = subprocess.run([unshare, "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
+
+    if "mounted" not in ended.stdout:
+        pytest.skip("needs a mount of its own")
+    assert "the file system is read-only" in ended.stderr

@@ -129,6 +129,8 @@ class Database:
                 self._guard = None
 
     def _open(self, folder: Path) -> None:
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:  # without its files beside it, SQLite cannot tell what is current
+            raise self._error("the file system is read-only", f"copy {folder} to a folder that can be written")
         self._guard = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if not self._lock_folder(fcntl.LOCK_SH, wait_s=ALONE_S):
             raise self._error("another process has it for itself", "try again in a moment")
