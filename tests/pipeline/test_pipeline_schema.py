@@ -124,6 +124,14 @@ def test_each_kind_has_a_definition_of_its_own() -> None:
         assert kind in SCHEMA["$defs"][f"{kind}_stage"]["properties"]
 
 
+def test_a_stage_without_a_kind_is_wrong_and_offered_all_of_them() -> None:
+    # yaml-language-server takes the keys that it completes from the branch that a stage is in.
+    assert set(KINDS) < set(SCHEMA["$defs"]["new_stage"]["properties"])
+    for kind in KINDS:
+        assert {"required": [kind]} in SCHEMA["$defs"]["new_stage"]["anyOf"]
+    assert not valid({"flowcraft": 1, "stages": [{"id": "a"}]})
+
+
 def test_foreign_and_later_names_are_no_keys() -> None:
     for name in ("prompt_stage", "run_stage", "defaults", "params", "output"):
         definition = SCHEMA["$defs"][name]
