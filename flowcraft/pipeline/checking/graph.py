@@ -1,6 +1,6 @@
 """What waits for what: unknown and repeated ids, cycles, and which stages are over when one starts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flowcraft.core.document import Document
@@ -26,7 +26,7 @@ class Graph:
             if stage.id == "finally" and self._at_the_end_too(stage):
                 message = "'finally' is where the stages at the end are: 'finally/x' would stand for two stages"
                 self._tell(number, "id", message, "FC104", "call this one something else")
-        self.needs = [list(self._known(number, stage)) for number, stage in enumerate(stages)]
+        self.needs = list(self._all_needs())
         self._cycle()
         self._before = reached(self.needs, [1 << number for number in range(len(stages))])
 
@@ -38,10 +38,16 @@ class Graph:
         inside = isinstance(stage.work, (Group, Inclusion))
         return inside and list(self.level.place) == ["stages"] and "finally" in self._document.data
 
-    def _known(self, number: int, stage: Stage) -> Iterator[int]:
+    def _all_needs(self) -> Iterator[list[int]]:
+        above: dict[str, int] = {}  # of two stages with one id the nearer one is meant
+        for number, stage in enumerate(self.stages):
+            yield list(self._known(number, stage, above))
+            above[stage.id] = number
+
+    def _known(self, number: int, stage: Stage, above: Mapping[str, int]) -> Iterator[int]:
         for place, name in enumerate(stage.needs):
             if name in self.numbers:
-                yield self.numbers[name]
+                yield above.get(name, self.numbers[name])
             elif name:
                 hint = self._guesses.did_you_mean(name, lambda: self.numbers.keys() - {stage.id})
                 message = f"there is no stage '{name}'"
