@@ -10,6 +10,9 @@ import sys
 import traceback
 from typing import Any
 
+# not of the function that failed: this file, and what imports its module
+_OURS = (__file__, importlib.__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+
 
 def main(place: str) -> int:
     """Make the call that the file describes; returns the exit code."""
@@ -18,12 +21,15 @@ def main(place: str) -> int:
     sys.path[0] = os.getcwd()  # in place of the folder of this file
     try:
         result = function(call["target"])(**call["arguments"])
-        text = json.dumps(result, allow_nan=False)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if frame.filename != __file__]
-        sys.stderr.write("".join(traceback.format_list(own)))
+        sys.stderr.write("".join(traceback.format_list([frame for frame in frames if frame.filename not in _OURS])))
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    try:
+        text = json.dumps(result, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        sys.stderr.write(f"{call['target']} has returned what is not JSON: {error}\n")
         return 1
     with open(call["result"], "w", encoding="utf-8") as file:
         file.write(text)

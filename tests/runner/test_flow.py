@@ -233,6 +233,29 @@ def test_a_function_is_called_in_a_process_of_its_own() -> None:
     assert "ValueError: no good" in error(record, "bad")
 
 
+def test_a_function_that_cannot_be_called_or_gives_no_json_is_told_without_our_own_frames() -> None:
+    Path("tools.py").write_text("def thing():\n    return {'a': object()}\ndef nan():\n    return float('nan')\n")
+
+    record = run_(
+        """
+        - {id: thing, python: "tools:thing", on_error: continue}
+        - {id: nan, python: "tools:nan", on_error: continue}
+        - {id: module, python: "nothing.here:f", on_error: continue}
+        - {id: name, python: "tools:f", on_error: continue}
+        - {id: arguments, python: "tools:nan", with: {x: 1}, on_error: continue}
+        """
+    )
+
+    told = {outcome.path: (outcome.error or "").splitlines()[1:] for outcome in record.outcomes}
+    assert told == {
+        "thing": ["  tools:thing has returned what is not JSON: Object of type object is not JSON serializable"],
+        "nan": ["  tools:nan has returned what is not JSON: Out of range float values are not JSON compliant"],
+        "module": ["  ModuleNotFoundError: No module named 'nothing'"],
+        "name": ["  LookupError: the module tools has no function f"],
+        "arguments": ["  TypeError: nan() got an unexpected keyword argument 'x'"],
+    }
+
+
 # -- gates ---------------------------------------------------------------------------------------------
 
 GATED = """
