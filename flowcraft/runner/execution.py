@@ -118,7 +118,10 @@ class Executions:
         if not fan.over or fan not in self.sources:
             return
         self.sources.remove(fan)
-        outcome = Outcome(path=fan.place.path, kind=fan.place.stage.kind, status="cancelled", iterations=len(fan.items))
+        place, rounds = fan.place, len(fan.items)
+        outcome = Outcome(
+            path=place.path, kind=place.stage.kind, status="cancelled", iterations=rounds, seconds=place.seconds
+        )
         if fan.failure:
             number, bad = fan.failure
             outcome = replace(outcome, status="failed", error=f"item {number}: {bad.error}", hint=bad.hint)
@@ -167,7 +170,7 @@ class Executions:
                 error = found
         if error is not None:
             outcome = failed(place.path, outcome.kind, error)
-        return replace(outcome, path=place.path, attempts=(), iterations=number)
+        return replace(outcome, path=place.path, attempts=(), iterations=number, seconds=place.seconds)
 
     def _no_round_left(self, place: Place, repeat: Repeat, number: int) -> FlowcraftError | None:
         if number >= repeat.most:
@@ -259,7 +262,7 @@ class Executions:
     def _over(self, frames: Sequence[Frame], place: Place, end: End) -> None:
         """A group or used pipeline is over, with all its lists."""
         frame = frames[0]
-        outcome = Outcome(path=place.path, kind=place.stage.kind, status="cancelled")
+        outcome = Outcome(path=place.path, kind=place.stage.kind, status="cancelled", seconds=place.seconds)
         bad = next((one.failure for one in frames if one.failure), None)
         halted = next((one.halted for one in frames if one.halted), None)
         attempts = [attempt for one in frames for attempt in one.attempts]
@@ -288,7 +291,7 @@ class Executions:
         try:
             return replace(outcome, status="succeeded", output=frame.renderer.outputs(frame.names))
         except FlowcraftError as error:
-            return failed(outcome.path, outcome.kind, error)
+            return replace(failed(outcome.path, outcome.kind, error), seconds=outcome.seconds)
 
     def _judged(self, place: Place, outcome: Outcome, attempts: Sequence[Attempt], end: End) -> None:
         """Hold the result of a group or used pipeline to its checks; those of other kinds the worker has made."""
@@ -297,7 +300,7 @@ class Executions:
             return
 
         def landed(judged: Outcome, more: Sequence[Attempt]) -> None:
-            end(replace(judged, iterations=outcome.iterations), (*attempts, *more))
+            end(replace(judged, iterations=outcome.iterations, seconds=place.seconds), (*attempts, *more))
 
         task = place.frame.renderer.judgement(place.stage, place.path, place.names, outcome.output)
         self._launched(task, place, landed)

@@ -3,6 +3,7 @@
 A path names one execution: `coding`, `fix_loop[2]/fix` (round 2, from 1), `describe[17]` (the item number 17, from 0).
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -45,11 +46,17 @@ class Place:
     names: Names
     limits: Limits
     order: Order
+    since_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run until now."""
+        return time.monotonic() - self.since_s
 
     def numbered(self, number: int, local: Mapping[str, Any]) -> "Place":
         """One round or item of it."""
         path, order = f"{self.path}[{number}]", (*self.order, number)
-        return replace(self, path=path, names=self.names.inside(local), order=order)
+        return replace(self, path=path, names=self.names.inside(local), order=order, since_s=time.monotonic())
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

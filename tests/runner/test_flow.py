@@ -135,6 +135,22 @@ def test_a_loop_that_never_holds_fails() -> None:
     assert statuses(record) == {"one": "failed", "one[1]": "succeeded", "one[2]": "succeeded"}
 
 
+def test_groups_loops_and_items_take_as_long_as_all_that_is_inside() -> None:
+    record = run_(
+        """
+        - {id: group, stages: [{id: inner, run: sleep 0.05}]}
+        - {id: items, foreach: [1, 2], run: sleep 0.05}
+        - {id: rounds, repeat: {until: loop.last, max: 2}, run: sleep 0.05}
+        """,
+        jobs=1,
+    )
+
+    took = {outcome.path: outcome.seconds for outcome in record.outcomes}
+    assert took["group"] >= took["group/inner"]
+    assert took["items"] >= took["items[0]"] + took["items[1]"]
+    assert took["rounds"] >= took["rounds[1]"] + took["rounds[2]"]
+
+
 def test_items_of_a_group_see_their_item_and_each_other() -> None:
     record = run_(
         """
