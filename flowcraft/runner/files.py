@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowcraft.core.disk import sync_chain, sync_folder, write_synced
@@ -72,6 +72,9 @@ def changes_in(answer: str, writes: Sequence[str], workspace: Workspace) -> Chan
             reasons.append(refused)
         else:
             found[change.path] = change
+    for path in found:
+        above = (str(folder) for folder in PurePosixPath(path).parents if str(folder) in found)
+        reasons += (f"{path} is below {file}, which is a file" for file in above)
     if not found and not reasons:
         reasons.append(
             "there is no file in it: write the path on a line of its own and the text in a fenced block below"

@@ -8,17 +8,19 @@ sees half of one.
 import os
 import secrets
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from flowcraft.core.disk import sync, sync_folder
 from flowcraft.core.errors import StageError, UsageError
+from flowcraft.pipeline.reading.included import is_guarded
 
 MAX_READ_BYTES = 8 * 1024 * 1024  # more text than any model takes
 MAX_GLOB_FILES = 10_000
 
-_GUARDED = frozenset((".git", ".flowcraft"))  # a hook written there would run as a program
+_UNSEEN = ("Cc", "Cf")  # would change what a terminal shows; some file systems leave them out of names
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -55,8 +57,13 @@ class Workspace:
         place = self.inside(path)
         if place == self.root or place.is_dir():
             raise UsageError(f"'{path}' is a folder", hint="name a file")
-        if _GUARDED.intersection(place.relative_to(self.root).parts):
+        relative = place.relative_to(self.root)
+        if any(unicodedata.category(letter) in _UNSEEN for letter in str(relative)):
+            raise UsageError(f"{path!r} has a character that does not show", hint="use a name without it")
+        if is_guarded(str(relative)):
             raise UsageError(f"'{path}' may not be written", hint="what git and FlowCraft keep is theirs")
+        if file := next((above for above in relative.parents if (self.root / above).is_file()), None):
+            raise UsageError(f"'{path}' cannot be written: {file} is a file", hint="use another path")
         return place
 
     def write(self, place: Path, text: str) -> str:

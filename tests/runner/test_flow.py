@@ -463,6 +463,20 @@ def test_only_what_may_be_written_is_written() -> None:
     assert "docs/x may not be written, only src/**" in error(record, "code")
 
 
+def test_an_answer_that_makes_a_file_a_folder_is_sent_back_with_the_reason() -> None:
+    Path("src").mkdir()
+    Path("src/a.txt").write_text("old")
+    block = "```\ngood\n```\n"
+    model = ScriptedProvider(f"src/b\n{block}src/b/c\n{block}", f"src/a.txt/d\n{block}", f"src/a.txt\n{block}")
+
+    record = run_(CODE.replace("  output: files", "  attempts: 3\n  output: files"), model)
+
+    assert record.status == "succeeded", record.outcomes[0].error
+    assert "src/b/c is below src/b, which is a file" in model.requests[1].messages[-1].content
+    assert "'src/a.txt/d' cannot be written: src/a.txt is a file" in model.requests[2].messages[-1].content
+    assert os.listdir("src") == ["a.txt"]
+
+
 def test_line_ends_and_the_missing_last_one_are_kept_and_files_deleted() -> None:
     Path("src").mkdir()
     Path("src/a.txt").write_bytes(b"1\r\n2")

@@ -40,6 +40,21 @@ def test_a_link_that_leads_out_is_refused(place: Workspace, tmp_path: Path) -> N
     assert place.glob("**/*.txt") == []
 
 
+@pytest.mark.parametrize(
+    "path", [".git/hooks/x", "a/.GIT/hooks/x", ".Git\u200c/x", ".FlowCraft/x", "a/\x1b[31mx", "\u202etxt.exe", "a\rb"]
+)
+def test_nothing_is_written_for_git_nor_under_a_name_that_does_not_show(place: Workspace, path: str) -> None:
+    with pytest.raises(UsageError):
+        place.target(path)
+
+
+def test_nothing_is_written_below_a_file(place: Workspace) -> None:
+    (place.root / "a").write_text("text")
+
+    with pytest.raises(UsageError, match="'a/b/c' cannot be written: a is a file"):
+        place.target("a/b/c")
+
+
 def test_a_loop_of_links_is_refused(place: Workspace) -> None:
     (place.root / "a").symlink_to("b")
     (place.root / "b").symlink_to("a")

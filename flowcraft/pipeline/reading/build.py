@@ -203,6 +203,8 @@ class Builder:
             return Output()
         save = value.get("save")
         template: Template | None = self.material.workspace_path(save, [*where, "save"], "save", spot)
+        if isinstance(save, str):
+            self.material.is_ours(save, [*where, "save"])
         if "schema" not in value:
             return Output(save=template)
         folder, complaints = self.material.path.parent, self.material.complaints

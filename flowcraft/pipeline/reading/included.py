@@ -51,6 +51,14 @@ def escapes(name: str) -> bool:
     return pure.is_absolute() or ".." in pure.parts or "\0" in name
 
 
+def is_guarded(name: str) -> bool:
+    """Whether a path is git's or FlowCraft's own: a hook written there would run as a program.
+
+    Some file systems do not tell upper case from lower.
+    """
+    return any(part.casefold() in (".git", ".flowcraft") for part in PurePosixPath(name).parts)
+
+
 def located(folder: Path, name: str) -> Path:
     """The path of a named file; raises Unusable if it leaves the folder or is not there."""
     inside = "files of a pipeline are in its folder or below"

@@ -13,7 +13,7 @@ from flowcraft.core.document import Document, Place
 from flowcraft.core.problems import did_you_mean
 from flowcraft.pipeline.expr import Expression, Script, Template
 from flowcraft.pipeline.reading.complaints import Complaints
-from flowcraft.pipeline.reading.included import TextFile, Unusable, escapes, located, read
+from flowcraft.pipeline.reading.included import TextFile, Unusable, escapes, is_guarded, located, read
 from flowcraft.pipeline.reading.sites import Site, Spot
 
 TIERS = ("cheap", "expensive")
@@ -106,6 +106,12 @@ class Material:
             self.complaints.at(place, f"{path} leaves the workspace", "FC131", _OUTSIDE)
             return False
         return True
+
+    def is_ours(self, path: str, place: Place) -> None:
+        """Complain of a path that no answer and no `save` may write."""
+        if is_guarded(path):
+            hint = "what git and FlowCraft keep is theirs; a run stage may change it"
+            self.complaints.at(place, f"{path} may not be written", "FC131", hint)
 
     def globs(self, value: Any, place: Place) -> tuple[str, ...]:
         """A list of globs in the workspace."""

@@ -95,7 +95,11 @@ class Works:
         if stage.output.format == "files" and stage.kind == "prompt" and "writes" not in data:
             hint = "say where: writes: [src/**]"
             at([*place, "output"], f"'{stage.id}' gives files and may write none", "FC124", hint)
-        elif stage.output.format == "files" and stage.kind != "prompt":
+        elif stage.output.format == "files" and stage.kind == "prompt":
+            for number, glob in enumerate(data["writes"] if isinstance(data["writes"], list) else ()):
+                if isinstance(glob, str):
+                    self._material.is_ours(glob, [*place, "writes", number])
+        elif stage.output.format == "files":
             hint = "leave it out: writes says which files a command may write"
             at([*place, "output"], "only a prompt stage answers with files", "FC124", hint)
         if data.get("cache") is True and stage.kind in ("run", "python") and not ("reads" in data and "writes" in data):
