@@ -154,6 +154,7 @@ def lines(event: Event, told: dict[str, str]) -> list[str]:
         details = _details(outcome)
         return [
             clean(f"{outcome.path}: {_MARKS[outcome.status][0]}" + (f", {details}" if details else "")),
+            *_question(outcome),
             *_trouble(outcome, told),
         ]
     if isinstance(event, RunFinished):
@@ -181,6 +182,12 @@ def _details(outcome: Outcome) -> str:
     if outcome.saved:
         facts.append(f"saved {outcome.saved}")
     return ", ".join(facts)
+
+
+def _question(outcome: Outcome) -> list[str]:
+    """What a gate asks that waits for an answer."""
+    asked = outcome.output if outcome.status == "waiting" else None
+    return [clean(f"  {line}") for line in str(asked).splitlines()] if asked else []
 
 
 def _trouble(outcome: Outcome, told: dict[str, str]) -> list[str]:

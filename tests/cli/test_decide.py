@@ -25,7 +25,7 @@ def paused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_paused_run_says_how_to_decide(paused: str) -> None:
-    assert "gate: waiting, waits for a decision" in paused
+    assert "gate: waiting, waits for a decision\n  Go on with plan?\n" in paused
     assert "publish: waiting, waits for 'gate'" in paused
     assert "decide with: flowcraft approve " in paused
 
