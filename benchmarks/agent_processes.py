@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from agents.asking import Asking, acp, children, closing, descriptors, eventually, request  # noqa: E402
 
 from flowcraft.core.errors import Cancelled, FlowcraftError  # noqa: E402
-from flowcraft.llm.agents.link import CANCEL_GRACE_S  # noqa: E402
+from flowcraft.llm.agents.acp.link import CANCEL_GRACE_S  # noqa: E402
 from flowcraft.llm.base import Delta  # noqa: E402
 
 LIMIT_S = 0.5  # beyond the grace time

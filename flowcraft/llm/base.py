@@ -359,9 +359,10 @@ def takes_images(model: ModelSettings, provider: BaseLLMProvider) -> bool:
 
 def refuse_images(messages: Sequence[LLMMessage], model: str) -> None:
     """Raise UsageError if there is an image, which `model` does not take."""
-    for image in (image for message in messages for image in message.images):
+    images = [image for message in messages for image in message.images]
+    if images:
         raise UsageError(
-            f"'{model}' takes no images, and it is shown {image.called}",
+            f"'{model}' takes no images, and it is shown {images[0].called}",
             hint="name a model that does (of your own models say so: llm: {models: {NAME: {vision: true}}})",
         )
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowcraft.core.errors import AuthError, ProviderError, RateLimitError, TransportError
+from flowcraft.llm.agents.acp.jsonrpc import BrokenMessage, Notification, Request, Response, parse
+from flowcraft.llm.agents.acp.models import choose_mode, choose_model
 from flowcraft.llm.agents.failures import disguised, failure
-from flowcraft.llm.agents.jsonrpc import BrokenMessage, Notification, Request, Response, parse
-from flowcraft.llm.agents.models import choose_mode, choose_model
 from flowcraft.llm.agents.prompt import PREFACE, prompt_text, read_back
 from flowcraft.llm.agents.reply import found_at
 from flowcraft.llm.agents.terminal import PlainText, asks_for_login, plain

@@ -23,7 +23,7 @@ from flowcraft.core.errors import (
 from flowcraft.core.scope import Scope
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings, Timeouts
-from flowcraft.llm.agents.kiro_probe import check_login
+from flowcraft.llm.agents.kiro.probe import check_login
 from flowcraft.llm.base import LLMMessage, Usage
 from flowcraft.llm.factory import LLMProviderFactory
 from flowcraft.llm.integration import LLMIntegration

@@ -12,10 +12,10 @@ from flowcraft.core.errors import UsageError
 from flowcraft.core.problems import did_you_mean
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.agents.agent import Agent
-from flowcraft.llm.agents.link import Launch
-from flowcraft.llm.agents.options import INSTALL, command, folder, model_of, not_installed, policy, start, variables
-from flowcraft.llm.agents.pool import Agents
+from flowcraft.llm.agents.acp.agent import Agent
+from flowcraft.llm.agents.acp.link import Launch
+from flowcraft.llm.agents.acp.options import INSTALL, command, folder, model_of, not_installed, policy, start, variables
+from flowcraft.llm.agents.acp.pool import Agents
 from flowcraft.llm.agents.presets import PRESETS, Preset
 from flowcraft.llm.agents.prompt import prompt_parts
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 from flowcraft.core.errors import ProcessError, ProviderError
 from flowcraft.core.values import ModelSettings
+from flowcraft.llm.agents.acp.options import INSTALL, cannot_start, command, folder, not_installed, variables
 from flowcraft.llm.agents.failures import disguised, empty, unproven, unread
 from flowcraft.llm.agents.oneshot import OneShot
-from flowcraft.llm.agents.options import INSTALL, cannot_start, command, folder, not_installed, variables
 from flowcraft.llm.agents.presets import EmptyFolder
 from flowcraft.llm.agents.prompt import prompt_text
 from flowcraft.llm.agents.reply import Reader, Reply, Success

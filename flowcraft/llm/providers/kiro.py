@@ -15,14 +15,14 @@ from typing import TypedDict
 from flowcraft.core.errors import AuthError, DeadlineError, TransportError, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.agents.agent import Agent
+from flowcraft.llm.agents.acp.agent import Agent
+from flowcraft.llm.agents.acp.link import Launch
+from flowcraft.llm.agents.acp.options import command, folder, model_of, policy, start, variables
+from flowcraft.llm.agents.acp.pool import Agents
 from flowcraft.llm.agents.failures import kind_of
-from flowcraft.llm.agents.kiro_chat import PlainReader, StructuredReader, answers, chat_command, choices
-from flowcraft.llm.agents.kiro_probe import NAME, Kiro, check, credential_missing, find
-from flowcraft.llm.agents.link import Launch
+from flowcraft.llm.agents.kiro.chat import PlainReader, StructuredReader, answers, chat_command, choices
+from flowcraft.llm.agents.kiro.probe import NAME, Kiro, check, credential_missing, find
 from flowcraft.llm.agents.oneshot import OneShot
-from flowcraft.llm.agents.options import command, folder, model_of, policy, start, variables
-from flowcraft.llm.agents.pool import Agents
 from flowcraft.llm.agents.presets import PRESETS, EmptyFolder
 from flowcraft.llm.agents.prompt import prompt_parts, prompt_text
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta

@@ -1,6 +1,6 @@
 """urllib3 connections that another thread can break in every phase: look-up, connect, TLS, send, read.
 
-Part of `llm.http`, the only one that imports it. A connection learns from `current.guard` (one per
+Part of `http`, the only one that imports it. A connection learns from `current.guard` (one per
 thread) on whose behalf it works, and tells it what it has seen; only the guard that owns it can break it.
 """
 
@@ -37,7 +37,8 @@ current = _Current()
 class _Answer(http.client.HTTPResponse):
     """Notes when its first byte is there: until then a dead old connection may be replaced.
 
-    Passes over all interim answers, not only "100 Continue", and reads chunks as they come.
+    Passes over all interim answers, not only "100 Continue", and reads chunks as they come: urllib3 waits until the
+    whole of one is there, and an event with it.
     """
 
     _chunks: Chunks | None = None

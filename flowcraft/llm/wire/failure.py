@@ -1,6 +1,6 @@
 """What went wrong on the wire, in our words: foreign errors of requests, urllib3 and below -> ours.
 
-Part of `llm.http`, the only one that imports it. Messages name the host and the reason, never a URL or header.
+Part of `http`, the only one that imports it. Messages name the host and the reason, never a URL or header.
 """
 
 import http.client

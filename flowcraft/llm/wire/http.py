@@ -1,6 +1,6 @@
 """One POST and its answer over `requests`, at the level of its transport adapter.
 
-With `llm.connection` the only place that knows requests and urllib3. Every failure leaves here as one
+With `connection` and `failure` the only place that knows requests and urllib3. Every failure leaves here as one
 of our errors; no URL query, header value or token is in any of them. Nothing is retried, except that a
 kept connection which turns out to be dead before the first byte is replaced once.
 """

@@ -9,9 +9,9 @@ from typing import Any
 from flowcraft.core.errors import ProcessError, TransportError, UsageError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
-from flowcraft.llm.agents.agent import Agent
-from flowcraft.llm.agents.link import Launch
-from flowcraft.llm.agents.permissions import FileAccess, Policy
+from flowcraft.llm.agents.acp.agent import Agent
+from flowcraft.llm.agents.acp.link import Launch
+from flowcraft.llm.agents.acp.permissions import FileAccess, Policy
 from flowcraft.llm.agents.presets import environment
 
 INSTALL = "install it, or give its full path in `command`"  # of a program that we do not know

@@ -14,10 +14,10 @@ from typing import Any
 from flowcraft.core.errors import AuthError, DeadlineError, FlowcraftError, ProviderError
 from flowcraft.core.scope import Scope
 from flowcraft.core.version import VERSION
-from flowcraft.llm.agents import jsonrpc
-from flowcraft.llm.agents.link import Launch, Link
-from flowcraft.llm.agents.models import choose_mode, choose_model
-from flowcraft.llm.agents.permissions import CANCELLED_OUTCOME, Policy, Refused
+from flowcraft.llm.agents.acp import jsonrpc
+from flowcraft.llm.agents.acp.link import Launch, Link
+from flowcraft.llm.agents.acp.models import choose_mode, choose_model
+from flowcraft.llm.agents.acp.permissions import CANCELLED_OUTCOME, Policy, Refused
 from flowcraft.llm.agents.turn import Turn
 from flowcraft.llm.base import Delta
 from flowcraft.llm.parts import ImagePart, Part

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from flowcraft.core.errors import AuthError, ProviderError
 from flowcraft.llm.agents.failures import kind_of, unproven
-from flowcraft.llm.agents.kiro_probe import NAME, Kiro
+from flowcraft.llm.agents.kiro.probe import NAME, Kiro
 from flowcraft.llm.agents.oneshot import OneShot
 from flowcraft.llm.agents.presets import PRESETS
 from flowcraft.llm.agents.terminal import PlainText, asks_for_login, plain

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from flowcraft.core.errors import AuthError, DeadlineError, ProcessError, ProviderError, TransportError
 from flowcraft.core.programs.child import Child
 from flowcraft.core.scope import Scope
-from flowcraft.llm.agents import jsonrpc
+from flowcraft.llm.agents.acp import jsonrpc
+from flowcraft.llm.agents.acp.permissions import Policy
 from flowcraft.llm.agents.failures import AUTH, failure, kind_of, unproven
-from flowcraft.llm.agents.permissions import Policy
 from flowcraft.llm.agents.presets import EmptyFolder
 from flowcraft.llm.agents.terminal import asks_for_login
 

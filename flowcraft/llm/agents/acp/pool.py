@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flowcraft.core.scope import Scope
-from flowcraft.llm.agents.agent import Agent
+from flowcraft.llm.agents.acp.agent import Agent
 
 
 class Agents:
