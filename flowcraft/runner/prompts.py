@@ -6,6 +6,7 @@ that is down where the stage names another. `Books` collects what was sent and w
 
 import json
 import logging
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -184,7 +185,8 @@ def _given_up(task: Task, response: LLMResponse, reasons: tuple[str, ...], books
         f"{made} not accepted, the last because: {said}" if _has_contract(task) else said,
         provider=response.provider,
         model=response.model,
-        hint="read the rejected answer in the record; try `model: [cheap, expensive]` or a simpler contract",
+        hint=f"read the answers: flowcraft show {shlex.quote(task.path)}; try `model: [cheap, expensive]`"
+        " or a simpler contract",
     )
     return books.outcome(status="failed", error=str(error), hint=error.hint, rejected=response.content)
 

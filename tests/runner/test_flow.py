@@ -375,8 +375,10 @@ def test_a_model_that_is_down_makes_the_stage_go_up() -> None:
     assert record.outcomes[0].attempts[-1].event == "escalation"
 
 
-def test_all_answers_rejected_are_told_with_the_last_reason() -> None:
+def test_all_answers_rejected_are_told_with_the_last_reason_and_where_they_are() -> None:
     record = run_("- {id: a, attempts: 3, prompt: x, check: ['output | length > 9']}", ScriptedProvider(*"abc"))
+
+    assert "flowcraft show a;" in str(record.outcomes[0].hint)
 
     assert "3 answers were not accepted, the last because: this does not hold: output | length > 9" in error(
         record, "a"
