@@ -38,6 +38,10 @@ class Graph:
         inside = isinstance(stage.work, (Group, Inclusion))
         return inside and list(self.level.place) == ["stages"] and "finally" in self._document.data
 
+    def _stands_above(self, name: str) -> bool:
+        main = self._document.data.get("stages")
+        return isinstance(main, list) and any(isinstance(raw, dict) and raw.get("id") == name for raw in main)
+
     def _all_needs(self) -> Iterator[list[int]]:
         above: dict[str, int] = {}  # of two stages with one id the nearer one is meant
         for number, stage in enumerate(self.stages):
@@ -50,6 +54,8 @@ class Graph:
                 yield above.get(name, self.numbers[name])
             elif name:
                 hint = self._guesses.did_you_mean(name, lambda: self.numbers.keys() - {stage.id})
+                if list(self.level.place) == ["finally"] and self._stands_above(name):
+                    hint = "what is under 'finally' runs after all stages: take it out of needs"
                 message = f"there is no stage '{name}'"
                 self.problems.append(
                     self._document.problem(
