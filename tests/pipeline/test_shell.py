@@ -142,8 +142,10 @@ def test_a_large_value_without_a_place_for_files_is_refused() -> None:
 
 @pytest.mark.parametrize("value", ["a\0b", None])
 def test_what_no_variable_can_hold_is_refused(value: Any) -> None:
-    with pytest.raises(ExpressionError, match="NUL|null"):
+    with pytest.raises(ExpressionError, match="NUL|null") as caught:
         Script("echo ${{ v }}").render({"v": value})
+
+    assert caught.value.code == "FC300"
 
 
 @pytest.mark.parametrize(

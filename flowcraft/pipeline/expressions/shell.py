@@ -50,7 +50,8 @@ def filled(
 def _admitted(script: str, place: Slot, value: Any, text: str) -> int:
     """The size of the value in bytes, if it may stand here."""
     if "\0" in text:
-        fail(script, place.start, "the value holds a NUL character, which no shell can take", hint="remove it first")
+        message = "the value holds a NUL character, which no shell can take"
+        fail(script, place.start, message, code="FC300", hint="remove it first")
     if place.number and (isinstance(value, bool) or not _NUMBER.fullmatch(text)):
         hint = "make it a number: ${{ x | int }}"
         fail(script, place.start, "bash calculates here, so the value must be a number", code="FC210", hint=hint)
