@@ -204,7 +204,7 @@ def _pieces(source: str) -> tuple[Piece, ...]:
 
 @lru_cache(maxsize=4096)
 def _plain_parts(source: str) -> plain.Plain | None:
-    return plain.plain(source)
+    return plain.parts(source)
 
 
 @lru_cache(maxsize=4096)
@@ -284,13 +284,13 @@ def _failure(
     lost = _lost(references, scope, offset) if isinstance(error, UndefinedError | Null) else None
     if lost is None:
         hint = getattr(error, "hint", None)
-        return ExpressionError(_plain(error), expression=text, offset=offset, code="FC300", hint=hint)
+        return ExpressionError(_reason(error), expression=text, offset=offset, code="FC300", hint=hint)
     if isinstance(error, Null):
         message = f"'{lost}' is null"
     elif len(lost.path) == 1:
         message = f"there is no '{lost}' here"
     else:
-        message = f"'{lost}' has no value: {_plain(error)}"
+        message = f"'{lost}' has no value: {_reason(error)}"
     hint = f"give a fallback: {lost} | default('...')"
     return ExpressionError(message, expression=text, offset=lost.offset, code="FC300", hint=hint)
 
@@ -308,7 +308,7 @@ def _lost(references: tuple[Reference, ...], scope: Scope, offset: int) -> Refer
     return None
 
 
-def _plain(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     message = str(error)
     if isinstance(error, RecursionError):
         return "a value is nested too deep"

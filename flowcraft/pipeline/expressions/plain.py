@@ -34,20 +34,29 @@ _NAME = (
 )
 _NUMBER = r"\d{1,18}(?:\.\d{1,18})?(?!\w)"
 _LITERAL = rf"""(?:'[^'\\$|]*'|"[^"\\$|]*"|-?{_NUMBER}|(?:true|false|none)(?!\w))"""
-_FILTERS = rf"((?:\s*\|\s*[a-z]+(?!\w)(?:\s*\(\s*(?:{_LITERAL}(?:\s*,\s*{_LITERAL})*\s*)?\))?){{0,3}})"
+_FILTERS = rf"(?:\s*\|\s*[a-z]+(?!\w)(?:\s*\(\s*(?:{_LITERAL}(?:\s*,\s*{_LITERAL})*\s*)?\))?){{0,3}}"
 _FILTER = re.compile(r"\|\s*([a-z]+)", re.ASCII)
-_VALUE = re.compile(rf"\$\{{\{{\s*(?:({_NAME}){_FILTERS}|-?{_NUMBER}|true|false)\s*\}}\}}", re.ASCII)
-_OPERAND = rf"""(?:({_NAME}){_FILTERS}|'([^'\\$]*)'|{_NUMBER}|true(?!\w)|false(?!\w))"""
-_PART = re.compile(rf"\s*(not\s+)?{_OPERAND}(?:\s*(==|!=|<=|>=|<|>)\s*{_OPERAND})?\s*(?:(and|or)(?!\w)|\Z)", re.ASCII)
+_VALUE = re.compile(
+    rf"\$\{{\{{\s*(?:(?P<name>{_NAME})(?P<name_filters>{_FILTERS})|-?{_NUMBER}|true|false)\s*\}}\}}", re.ASCII
+)
+_OPERAND = (
+    rf"""(?:(?P<SIDE>{_NAME})(?P<SIDE_filters>{_FILTERS})|'(?P<SIDE_text>[^'\\$]*)'|{_NUMBER}|(?:true|false)(?!\w))"""
+)
+_LEFT, _RIGHT = _OPERAND.replace("SIDE", "left"), _OPERAND.replace("SIDE", "right")
+_PART = re.compile(
+    rf"\s*(?P<negated>not\s+)?{_LEFT}(?:\s*(?P<sign>==|!=|<=|>=|<|>)\s*{_RIGHT})?\s*(?:(?P<joint>and|or)(?!\w)|\Z)",
+    re.ASCII,
+)
+_SIDES = ("left", "right")
 _MAX_PARTS = 20
 
 
 def template_facts(source: str) -> Facts | None:
     """What a template of texts, names with filters, numbers and booleans uses; None if there is more to it."""
     found = _values(source)
-    if found is None or not all(_known(match[2]) for match in found if match[2]):
+    if found is None or not all(_known(match, "name") for match in found):
         return None
-    return Facts(tuple([_reference(match, 1) for match in found if match[1]]))
+    return Facts(tuple([_reference(match, "name") for match in found if match["name"]]))
 
 
 def condition_facts(source: str) -> Facts | None:
@@ -60,30 +69,32 @@ def condition_facts(source: str) -> Facts | None:
     given, joint, at = NO_STAGES, None, 0
     for _ in range(_MAX_PARTS):
         match = _PART.match(source, at)
-        if match is None or not _known(f"{match[3] or ''}{match[7] or ''}") or joint not in (None, match[9] or joint):
+        if match is None or not all(_known(match, side) for side in _SIDES):
             return None
-        joint, at = match[9] or joint, match.end()
-        references += [_reference(match, name, given) for name in (2, 6) if match[name]]
+        if joint and match["joint"] and match["joint"] != joint:
+            return None
+        joint, at = match["joint"] or joint, match.end()
+        references += [_reference(match, side, given) for side in _SIDES if match[side]]
         comparisons += _compared(match, given)
         shows.append(_shown(match, True))
         given |= _shown(match, joint == "and")
-        if not match[9]:
+        if not match["joint"]:
             union = frozenset().union(*shows) if joint == "and" else frozenset.intersection(*shows)
             return Facts(tuple(references), tuple(comparisons), union)
     return None
 
 
-def plain(source: str) -> Plain | None:
+def parts(source: str) -> Plain | None:
     """The template as texts and paths of names; None if there is more to it."""
     found = _values(source)
     if found is None or not all(_is_name(match) for match in found):
         return None
-    parts: list[str | Path] = []
+    made: list[str | Path] = []
     end = 0
     for match in found:
-        parts += (source[end : match.start()], tuple(match[1].split(".")))
+        made += (source[end : match.start()], tuple(match["name"].split(".")))
         end = match.end()
-    return (*parts, source[end:])
+    return (*made, source[end:])
 
 
 def filled(found: Plain, scope: Mapping[str, Any]) -> str | None:
@@ -116,37 +127,39 @@ def _values(source: str) -> list[re.Match[str]] | None:
 
 
 def _is_name(value: re.Match[str]) -> bool:
-    return bool(value[1]) and not value[2] and value[1].split(".", 1)[0] not in _FUNCTIONS
+    name = value["name"]
+    return bool(name) and not value["name_filters"] and name.split(".", 1)[0] not in _FUNCTIONS
 
 
-def _known(filters: str) -> bool:
-    return all(name in FILTERS for name in _FILTER.findall(filters))
+def _known(match: re.Match[str], group: str) -> bool:
+    """Whether there are such filters as the name in this group has."""
+    return all(name in FILTERS for name in _filters(match, group))
 
 
-def _reference(match: re.Match[str], group: int, given: frozenset[str] = NO_STAGES) -> Reference:
-    """The name in this group, whose filters are in the next."""
-    name, filters = match[group], match[group + 1]
-    optional = bool(filters) and _FILTER.findall(filters)[0] == "default"
+def _filters(match: re.Match[str], group: str) -> list[str]:
+    written = match[f"{group}_filters"]
+    return _FILTER.findall(written) if written else []
+
+
+def _reference(match: re.Match[str], group: str, given: frozenset[str] = NO_STAGES) -> Reference:
+    name, optional = match[group], _filters(match, group)[:1] == ["default"]
     return Reference(tuple(name.split(".")), match.start(group), name, optional, False, given)
 
 
 def _compared(part: re.Match[str], given: frozenset[str]) -> list[Comparison]:
     """The name of a part that is compared with a literal text."""
-    if part[5] not in ("==", "!="):
+    if part["sign"] not in ("==", "!="):
         return []
     return [
-        Comparison(Reference(tuple(part[name].split(".")), part.start(name), part[name], given=given), part[text])
-        for name, text in ((2, 8), (6, 4))
-        if part[name] and part[text] is not None and "." in part[name] and _is_prose(part[name + 1])
+        Comparison(Reference(tuple(name.split(".")), part.start(side), name, given=given), text)
+        for side, other in (_SIDES, _SIDES[::-1])
+        if (name := part[side]) and (text := part[f"{other}_text"]) is not None
+        if "." in name and all(filter_ in KEEPS_PROSE for filter_ in _filters(part, side))
     ]
-
-
-def _is_prose(filters: str) -> bool:
-    return all(name in KEEPS_PROSE for name in _FILTER.findall(filters))
 
 
 def _shown(part: re.Match[str], outcome: bool) -> frozenset[str]:
     """The stages that must have run if a part came out like this."""
-    if not part[2] or part[3] or part[5] or bool(part[1]) is outcome:
+    if not part["left"] or part["left_filters"] or part["sign"] or bool(part["negated"]) is outcome:
         return NO_STAGES
-    return shown_path(part[2].split("."))
+    return shown_path(part["left"].split("."))
