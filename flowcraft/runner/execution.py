@@ -21,7 +21,7 @@ from flowcraft.runner.books import Account
 from flowcraft.runner.budget import Budget
 from flowcraft.runner.crew import Crew, Launch
 from flowcraft.runner.events import StageStarted
-from flowcraft.runner.flow import End, Fan, Frame, Limits, Place
+from flowcraft.runner.flow import End, Fan, Frame, Limits, Place, together
 from flowcraft.runner.gates import Ask, Decision, Opened, decided, waiting
 from flowcraft.runner.inputs import secret_texts
 from flowcraft.runner.minutes import Minutes
@@ -262,16 +262,9 @@ class Executions:
     def _over(self, frames: Sequence[Frame], place: Place, end: End) -> None:
         """A group or used pipeline is over, with all its lists."""
         frame = frames[0]
-        outcome = Outcome(path=place.path, kind=place.stage.kind, status="cancelled", seconds=place.seconds)
-        bad = next((one.failure for one in frames if one.failure), None)
-        halted = next((one.halted for one in frames if one.halted), None)
+        outcome = together(frames, place)
         attempts = [attempt for one in frames for attempt in one.attempts]
-        if bad is not None:
-            name = bad.path.removeprefix(frame.prefix)
-            outcome = replace(outcome, status="failed", error=f"'{name}' failed: {bad.error}", hint=bad.hint)
-        elif halted:
-            outcome = replace(outcome, status="failed", error=halted)
-        elif all(one.status == "succeeded" for one in frames):
+        if all(one.status == "succeeded" for one in frames):
             outcome = self._result(frame, outcome)
         # `until` and `check` see the stages of a group; those of a used pipeline only it sees.
         names = frame.names if isinstance(place.stage.work, Group) else place.names

@@ -145,6 +145,17 @@ class Frame:
         return owner.frame.doomed()
 
 
+def together(frames: Sequence[Frame], place: Place) -> Outcome:
+    """How the stage at `place` has ended if these lists of it have; where they have succeeded, it says nothing yet."""
+    outcome = Outcome(path=place.path, kind=place.stage.kind, status="cancelled", seconds=place.seconds)
+    bad = next((one.failure for one in frames if one.failure), None)
+    halted = next((one.halted for one in frames if one.halted), None)
+    if bad is not None:
+        name = bad.path.removeprefix(frames[0].prefix)
+        return replace(outcome, status="failed", error=f"'{name}' failed: {bad.error}", hint=bad.hint)
+    return replace(outcome, status="failed", error=halted) if halted else outcome
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Fan:
     """A stage that runs once per item, `limit` of them at a time."""

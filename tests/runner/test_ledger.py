@@ -264,7 +264,10 @@ def test_a_database_of_the_first_version_is_brought_up_and_keeps_its_rows(folder
 
 def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:
     place = shlex.quote(str(tmp_path))
-    code = "from pathlib import Path; from flowcraft.runner.store.database import Database; Database(Path('.flowcraft'), create=False)"
+    code = (
+        "from pathlib import Path; from flowcraft.runner.store.database import Database;"
+        " Database(Path('.flowcraft'), create=False)"
+    )
     script = (
         f"mount -t tmpfs none {place} && mkdir {place}/.flowcraft && touch {place}/.flowcraft/flowcraft.db"
         f" && mount -o remount,ro {place} && cd {place} && echo mounted"
