@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from flowcraft.core.scope import Scope
 from flowcraft.llm.integration import LLMIntegration
@@ -21,6 +21,8 @@ from flowcraft.runner.flow import End
 from flowcraft.runner.outcome import Outcome
 from flowcraft.runner.stages import execute
 from flowcraft.runner.work import Task
+
+_LOOK_S = 0.2  # how late Ctrl-C is noticed that came at a bad moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class Crew:
         self._depart()
         try:
             self._open = not self._alone
-            return self._untorn(self._inbox.get())
+            return self._untorn(self._next_message())
         finally:
             self.claim()
 
@@ -105,6 +107,14 @@ class Crew:
         """Wait for what workers send, and leave them no turn; raises queue.Empty."""
         self._depart()
         return self._untorn(self._inbox.get(timeout=max(0.0, timeout_s)))
+
+    def _next_message(self) -> Message:
+        # Never a sleep without an end: a signal that comes just before it begins would be noticed only after it.
+        while True:
+            try:
+                return self._inbox.get(timeout=_LOOK_S)
+            except Empty:
+                continue
 
     def claim(self) -> None:
         """Take the turn for the caller's thread: from now on no worker begins one."""

@@ -30,6 +30,7 @@ PROGRAM = """
         if isinstance(event, TextPiece):
             print("up", flush=True)
 
+    {before}
     with llm_of(ScriptedProvider([Told()])) as llm:
         record = run_pipeline("p.yaml", llm=llm, on_event={listener})
     print(json.dumps(record.to_json()), flush=True)
@@ -37,10 +38,19 @@ PROGRAM = """
 """
 
 
-def interrupted(stages: str, listener: str = "heard") -> tuple[int, dict[str, str]]:
+# The system has another thread than the main one take the signal, so that nothing ends the main one's sleep.
+TAKEN_BY_ANOTHER = """
+    import signal, threading, time
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+"""
+
+
+def interrupted(stages: str, listener: str = "heard", before: str = "") -> tuple[int, dict[str, str]]:
     """Start a run, press Ctrl-C when its stage is at work; the exit code and how the stages ended."""
     Path("p.yaml").write_text(f"flowcraft: 1\nstages:\n{dedent(stages)}")
-    program = dedent(PROGRAM).format(paths=[str(TESTS), str(TESTS.parent)], listener=listener)
+    paths = [str(TESTS), str(TESTS.parent)]
+    program = dedent(PROGRAM).format(paths=paths, listener=listener, before=dedent(before))
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
         try:
@@ -62,6 +72,13 @@ def test_ctrl_c_ends_a_model_call_that_hangs(listener: str) -> None:
 
     assert (code, statuses) == (130, {"first": "succeeded", "a": "cancelled", "b": "skipped"})
     assert not Path("started").exists()
+
+
+@pytest.mark.parametrize("listener", ["heard", "None"])
+def test_ctrl_c_that_does_not_end_a_sleep_is_noticed_all_the_same(listener: str) -> None:
+    code, statuses = interrupted("  - {id: a, prompt: x}\n", listener, TAKEN_BY_ANOTHER)
+
+    assert (code, statuses) == (130, {"a": "cancelled"})
 
 
 @pytest.mark.parametrize("trap", ["", "trap '' TERM; "])
