@@ -1,8 +1,9 @@
 """What one call can use at most, in the units of a budget, and which calls have no such bound.
 
-A budget in money can only be kept where a call has a largest price. It has none if nobody knows the price of the model,
-if nothing limits its answers, or if it asks as often as it likes (an agent): such a call is refused, before the first
-one of a run as far as the file shows it. Unknown is unknown and never 0.
+A budget in money is kept to the cent where every call has a largest price. Where nobody knows the price of a model,
+a call is refused, before the first one of a run as far as the file shows it: unknown is unknown and never 0. Where
+nothing limits the answers of a model, or it asks as often as it likes (an agent), an answer counts as ASSUMED_OUTPUT
+tokens until its cost is known, so that the budget may be exceeded by one call: that is said before the first one.
 """
 
 import json
@@ -22,7 +23,7 @@ from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Inclusion, Pipeline, Prompt, Stage
 from flowcraft.runner.choices import judges_of_stage, models_of_stage
 
-ASSUMED_OUTPUT = 4096  # tokens, for a budget in tokens, of an answer that nothing limits
+ASSUMED_OUTPUT = 4096  # tokens of an answer that nothing limits, until it is there
 MESSAGE_TOKENS = 16  # what services add around a message, at most
 REQUEST_TOKENS = 64  # and around all of them: the model's template, with a system message of its own
 
@@ -32,11 +33,11 @@ log = logging.getLogger(__name__)
 
 
 class Unbounded(NamedTuple):
-    """Why a call has no largest price, the way out, and what is to be said where it is allowed all the same."""
+    """Why a call has no largest price, and the way out; `priced` if its cost will be known afterwards."""
 
     what: str
     hint: str
-    allowed: str
+    priced: bool
 
 
 def worst_case(
@@ -51,11 +52,11 @@ def worst_case(
         worst["tokens"] = Decimal(input_tokens + (output_tokens or ASSUMED_OUTPUT))
     if "usd" not in units:
         return worst
-    lack = unbounded(llm, model, request.params)
     price = llm.rates(model)
-    if price and not lack:
-        worst["usd"] = price.ceiling(input_tokens, output_tokens or 0)
-    elif lack and llm.settings.llm.unknown_prices == "refuse":
+    if price:
+        worst["usd"] = price.ceiling(input_tokens, output_tokens or ASSUMED_OUTPUT)
+    elif llm.settings.llm.unknown_prices == "refuse":
+        lack = _priceless(model)
         raise BudgetError(_of_the_run(lack), unit="usd", hint=lack.hint)
     return worst
 
@@ -85,24 +86,21 @@ def unbounded(llm: LLMIntegration, model: ModelSettings, params: Mapping[str, An
         return _priceless(model)
     if not price.ceiling(1, 1):
         return None
-    afterwards = "what its calls cost counts once it is known, and stops the next one"
     if provider.acts:
         what = f"nobody knows what a call to '{model.name}' costs at most: it may ask as often as it likes"
-        return Unbounded(what, f"a budget in calls or time; or let its cost count afterwards: {_ALLOW}", afterwards)
+        return Unbounded(what, "a budget in calls or time", priced=True)
     if output_limit(model, params, provider.own_max_tokens) is None:
         settings = f"llm: {{models: {{{model.name}: {{max_tokens: 4000}}}}}}"
-        hint = (
-            f"limit them: params: {{max_tokens: 4000}} in the stage, or {settings} in the settings (or its `context`)"
-        )
+        hint = f"params: {{max_tokens: 4000}} in the stage, or {settings} in the settings (or its `context`)"
         what = f"nothing limits the answers of '{model.name}', so nobody knows what a call costs at most"
-        return Unbounded(what, f"{hint}; or let their cost count afterwards: {_ALLOW}", afterwards)
+        return Unbounded(what, hint, priced=True)
     return None
 
 
 def check_money(pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, str], *, limited: bool) -> None:
-    """Refuse models without a largest price under a budget in money, that of the run if it is `limited`, before a call.
+    """Refuse models without a price under a budget in money, that of the run if it is `limited`, before a call.
 
-    Raises UsageError; where the settings allow such calls, a warning is logged.
+    Raises UsageError. What is let through without a largest price is logged as a warning, once for each model.
     """
     said = set()
     for owner, stage in _under_a_budget(pipeline, limited, set()):
@@ -111,11 +109,11 @@ def check_money(pipeline: Pipeline, llm: LLMIntegration, models: Mapping[str, st
         asked += [(choice, {}) for choice in judges_of_stage(owner, stage, llm)]
         for model, given in ((one, given) for choice, given in asked for one in (choice.model, *choice.fallbacks)):
             lack = unbounded(llm, model, given)
-            if lack and llm.settings.llm.unknown_prices == "refuse":
+            if lack and not lack.priced and llm.settings.llm.unknown_prices == "refuse":
                 raise UsageError(f"'{stage.id}': {_of_the_run(lack)}", hint=lack.hint)
             if lack and lack.what not in said:
                 said.add(lack.what)
-                log.warning("%s: %s (llm.prices.unknown: allow)", _of_the_run(lack), lack.allowed)
+                log.warning("%s", _let_through(lack))
 
 
 def _under_a_budget(
@@ -141,14 +139,20 @@ def _of_the_run(lack: Unbounded) -> str:
     return f"there is a budget in money, but {lack.what}"
 
 
+def _let_through(lack: Unbounded) -> str:
+    if not lack.priced:
+        return f"{_of_the_run(lack)}: its calls do not count in it (llm.prices.unknown: allow)"
+    counted = f"each answer counts as {ASSUMED_OUTPUT:,} tokens until its cost is known"
+    return f"{_of_the_run(lack)}; {counted} (to keep it to the cent: {lack.hint})"
+
+
 def _priceless(model: ModelSettings) -> Unbounded:
     what = "is used on a login or plan, which bills no single call" if rates(model) else "has no known price"
     prices = f"llm: {{models: {{{model.name}: {{prices: {{input: ..., output: ...}}}}}}}}"
-    return Unbounded(
-        f"'{model.name}' {what}",
-        f"a budget in calls or tokens; or say what it costs: {prices}; or leave such calls out of the budget: {_ALLOW}",
-        "its calls do not count in it",
+    hint = (
+        f"a budget in calls or tokens; or say what it costs: {prices}; or leave such calls out of the budget: {_ALLOW}"
     )
+    return Unbounded(f"'{model.name}' {what}", hint, priced=False)
 
 
 def _input_tokens(request: ChatRequest, model: ModelSettings) -> int:

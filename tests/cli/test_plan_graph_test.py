@@ -100,20 +100,23 @@ def test_plan_says_where_a_budget_ends(capsys: pytest.CaptureFixture[str], works
 def test_a_budget_that_cannot_be_kept_is_refused_and_plan_says_so(
     capsys: pytest.CaptureFixture[str], workspace: Path
 ) -> None:
-    (workspace / "settings.yaml").write_text(SETTINGS.replace(", max_tokens: 500", ""))
+    (workspace / "settings.yaml").write_text(SETTINGS.replace(", prices: {input: 1, output: 2}", ""))
     assert "a run is refused" not in printed(capsys, "plan", "p.yaml")
     said = (
-        "'a': there is a budget in money, but nothing limits the answers of 'small', so nobody knows what a call costs"
-        " at most\n  = help: limit them: params: {max_tokens: 4000} in the stage, or"
-        " llm: {models: {small: {max_tokens: 4000}}} in the settings (or its `context`); or let their cost count"
-        " afterwards: llm: {prices: {unknown: allow}}\n"
+        "'a': there is a budget in money, but 'small' has no known price\n  = help: a budget in calls or tokens; or say"
+        " what it costs: llm: {models: {small: {prices: {input: ..., output: ...}}}}; or leave such calls out of the"
+        " budget: llm: {prices: {unknown: allow}}\n"
     )
 
     assert run_command(["run", "p.yaml", "-i", "w=hi", "--budget", "usd=1"]) == 2
     assert said in capsys.readouterr().err
     (workspace / "p.yaml").write_text(PIPELINE.replace("stages:\n", "budget: {usd: 1}\nstages:\n", 1))
+    assert f"a run is refused: {said}" in printed(capsys, "plan", "p.yaml")
+
+
+def test_plan_says_where_nothing_limits_an_answer(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    (workspace / "settings.yaml").write_text(SETTINGS.replace(", max_tokens: 500", ""))
     text = printed(capsys, "plan", "p.yaml")
-    assert f"a run is refused: {said}" in text
     assert "note: a: there is no ceiling for small: nothing limits its answers: set max_tokens" in text
 
 
