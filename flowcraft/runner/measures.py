@@ -25,7 +25,7 @@ from flowcraft.pipeline.sizes import (
     size_of,
     value_size,
 )
-from flowcraft.runner.attachments import attached, matching, measured
+from flowcraft.runner.attachments import attached, measured
 from flowcraft.runner.names import MAX_ERROR, MAX_MODEL
 from flowcraft.runner.workspace import Workspace
 
@@ -139,8 +139,9 @@ class Measures:
         notes = []
         total, images = 0, []
         try:
-            images = [file.pixels for file in measured(self._workspace, reads) if file.is_image]
-            parts = attached("", self._workspace, matching(self._workspace, reads))
+            files = measured(self._workspace, reads)
+            images = [file.pixels for file in files if file.is_image]
+            parts = attached("", self._workspace, [file.path for file in files])
             texts = [parts] if isinstance(parts, str) else [part.text for part in parts if isinstance(part, TextPart)]
             total = sum(len(text.encode("utf-8", "replace")) for text in texts)
         except (OSError, FlowcraftError) as error:

@@ -33,18 +33,18 @@ class Bill:
 
     def __add__(self, other: "Bill") -> "Bill":
         return Bill(
-            ceiling=_sum(self.ceiling, other.ceiling),
-            answered=_sum(self.answered, other.answered),
-            tokens=None if self.tokens is None or other.tokens is None else self.tokens + other.tokens,
+            ceiling=_total((self.ceiling, other.ceiling)),
+            answered=_total((self.answered, other.answered)),
+            tokens=_total((self.tokens, other.tokens)),
             requests=self.requests + other.requests,
         )
 
     def times(self, count: int) -> "Bill":
         """So often."""
         return Bill(
-            ceiling=None if self.ceiling is None else self.ceiling * count,
-            answered=None if self.answered is None else self.answered * count,
-            tokens=None if self.tokens is None else self.tokens * count,
+            ceiling=_total((self.ceiling,), count),
+            answered=_total((self.answered,), count),
+            tokens=_total((self.tokens,), count),
             requests=self.requests * count,
         )
 
@@ -101,9 +101,7 @@ class Rung:
         """One call with so much input."""
         paid = min(self.tries, 2)
         price = [[offer.price(tokens_in, offer.output) for offer in way] for way in self.ways]
-        size = [
-            [None if one.output is None or one.acts else tokens_in + one.output for one in way] for way in self.ways
-        ]
+        size = [[offer.tokens(tokens_in) for offer in way] for way in self.ways]
         longest = max(len(way) for way in self.ways)
         return Bill(
             ceiling=None if self.unsure else _most([_total(way, paid) for way in price]),
@@ -145,13 +143,9 @@ def _offer(llm: LLMIntegration, model: ModelSettings, params: Mapping[str, Any])
     return Offer(model=model, rate=llm.rates(model), output=limit, acts=provider.acts, sees=sees(llm, model))
 
 
-def _total(amounts: Sequence[Any], paid: int) -> Any:
-    return None if any(amount is None for amount in amounts) else sum(amounts) * paid
+def _total(amounts: Sequence[Any], times: int = 1) -> Any:
+    return None if any(amount is None for amount in amounts) else sum(amounts) * times
 
 
 def _most(amounts: Sequence[Any]) -> Any:
     return None if any(amount is None for amount in amounts) else max(amounts)
-
-
-def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:
-    return None if one is None or other is None else one + other

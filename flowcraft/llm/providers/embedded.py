@@ -11,20 +11,18 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 
 from flowcraft.core.errors import DeadlineError, TransportError, UsageError
 from flowcraft.core.scope import Scope
-from flowcraft.core.values import ModelSettings, Prices
+from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, refuse_images
 from flowcraft.llm.local import llama, weights
 from flowcraft.llm.providers.openai import OpenAIProvider
 
 CONTEXT = 4096
 MAX_TOKENS = 512
-FREE = Prices(input=Decimal(0), output=Decimal(0))
 TURN_S = 0.05  # between two tries to get the turn
 # The template of the shipped model has no tools, and llama.cpp ignores them without a word.
 REFUSED = ("tools", "tool_choice", "functions", "function_call")
