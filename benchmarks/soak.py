@@ -22,10 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from fakes import settings_of  # noqa: E402
 from servers import ChatServer, Handler, answer, raw, status, stream  # noqa: E402
 
 from flowcraft.core.errors import FlowcraftError  # noqa: E402
-from flowcraft.core.values import LLMSettings, ModelSettings, Settings, Timeouts  # noqa: E402
+from flowcraft.core.values import ModelSettings, Timeouts  # noqa: E402
 from flowcraft.llm.base import LLMMessage  # noqa: E402
 from flowcraft.llm.integration import LLMIntegration  # noqa: E402
 from flowcraft.llm.providers.openai import OpenAIProvider  # noqa: E402
@@ -102,14 +103,7 @@ def client(address: str, provider: OpenAIProvider | None = None) -> LLMIntegrati
     model = ModelSettings(
         name="m", provider="openai", model="m", base_url=address, timeouts=Timeouts(first_event=5, idle=0.2, total=1)
     )
-    llm = LLMSettings(
-        cheap_models=("m",),
-        expensive_models=("m",),
-        expensive_stages=(),
-        qwen_oauth_path=Path("none"),
-        models={"m": model},
-    )
-    return LLMIntegration(Settings(llm=llm), providers={"m": provider} if provider else None, jitter=lambda: 0.0)
+    return LLMIntegration(settings_of(model), providers={"m": provider} if provider else None, jitter=lambda: 0.0)
 
 
 def soak(address: str, calls: int, threads: int) -> bool:

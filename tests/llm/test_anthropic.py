@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import settings_of
 from servers import ChatServer, Reply, answer, raw, status, stream
 
 from flowcraft.core.errors import (
@@ -21,7 +22,7 @@ from flowcraft.core.errors import (
     UsageError,
 )
 from flowcraft.core.scope import Scope
-from flowcraft.core.values import LLMSettings, ModelSettings, Settings
+from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Delta, LLMMessage, LLMResponse, Usage
 from flowcraft.llm.factory import LLMProviderFactory
 from flowcraft.llm.integration import LLMIntegration
@@ -342,14 +343,7 @@ def test_an_overload_in_a_stream_is_tried_again() -> None:
     overload = event({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
     with ChatServer(stream(START, overload), stream(START, overload), stream(START, text("at last"), end())) as server:
         config = ModelSettings(name="m", provider="anthropic", model="m", base_url=server.base_url)
-        llm = LLMSettings(
-            cheap_models=("m",),
-            expensive_models=("m",),
-            expensive_stages=(),
-            qwen_oauth_path=Path("none"),
-            models={"m": config},
-        )
-        with LLMIntegration(Settings(llm=llm), jitter=lambda: 0.0) as client:
+        with LLMIntegration(settings_of(config), jitter=lambda: 0.0) as client:
             assert "".join(client.stream_completion(HELLO)) == "at last"
 
 

@@ -8,14 +8,14 @@ import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import settings_of
 from servers import ChatServer, Handler, Reply, answer, raw, status, stream
 
 from flowcraft.core.errors import FlowcraftError, ProviderError, RateLimitError, TransportError
-from flowcraft.core.values import LLMSettings, ModelSettings, Settings, Timeouts
+from flowcraft.core.values import ModelSettings, Timeouts
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.integration import LLMIntegration
 
@@ -26,15 +26,7 @@ def sdk(server: ChatServer, *, retries: int = 2, timeouts: Timeouts | None = Non
     model = ModelSettings(
         name="m", provider="openai", model="m", base_url=server.base_url, timeouts=timeouts or Timeouts(total=30)
     )
-    llm = LLMSettings(
-        cheap_models=("m",),
-        expensive_models=("m",),
-        expensive_stages=(),
-        qwen_oauth_path=Path("none"),
-        models={"m": model},
-        retries=retries,
-    )
-    return LLMIntegration(Settings(llm=llm), jitter=lambda: 0.0)
+    return LLMIntegration(settings_of(model, retries=retries), jitter=lambda: 0.0)
 
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504, 529])

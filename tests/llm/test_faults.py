@@ -8,14 +8,14 @@ import json
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import settings_of
 from servers import ChatServer, Handler, Reply, raw
 
 from flowcraft.core.errors import DeadlineError, IncompleteStream, ProviderError, ReplyError, TransportError
-from flowcraft.core.values import LLMSettings, ModelSettings, Settings, Timeouts
+from flowcraft.core.values import ModelSettings, Timeouts
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.integration import LLMIntegration
 
@@ -56,14 +56,7 @@ def sdk(server: ChatServer, provider: str = "openai", *, total: float = 20) -> L
         api_key_env="FAULTS_KEY",
         timeouts=Timeouts(total=total),
     )
-    llm = LLMSettings(
-        cheap_models=("m",),
-        expensive_models=("m",),
-        expensive_stages=(),
-        qwen_oauth_path=Path("none"),
-        models={"m": model},
-    )
-    return LLMIntegration(Settings(llm=llm), jitter=lambda: 0.0)
+    return LLMIntegration(settings_of(model), jitter=lambda: 0.0)
 
 
 def ask(llm: LLMIntegration, streamed: bool) -> str:

@@ -4,14 +4,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from fakes import PATIENCE_S, Gate, ScriptedProvider
+from fakes import PATIENCE_S, Gate, ScriptedProvider, settings_of
 
 from flowcraft.core.errors import Cancelled, DeadlineError, TransportError
 from flowcraft.core.scope import Scope
-from flowcraft.core.values import LLMSettings, ModelSettings, Settings
+from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.integration import LLMIntegration
@@ -149,14 +148,7 @@ def test_a_failure_gives_its_place_back() -> None:
 
 def sdk(model: ScriptedProvider, observer: "Books | None" = None, **limits: int) -> LLMIntegration:
     config = replace(ModelSettings(name="m", provider="openai", model="m"), **limits)  # type: ignore[arg-type]
-    llm = LLMSettings(
-        cheap_models=("m",),
-        expensive_models=("m",),
-        expensive_stages=(),
-        qwen_oauth_path=Path("none"),
-        models={"m": config},
-    )
-    return LLMIntegration(Settings(llm=llm), providers={"m": model}, observer=observer, jitter=lambda: 0.0)
+    return LLMIntegration(settings_of(config), providers={"m": model}, observer=observer, jitter=lambda: 0.0)
 
 
 class Books:
