@@ -1,6 +1,7 @@
 """The wire below the providers: connections that die, hang, fork or are proxied, and what errors may show."""
 
 import gc
+import gzip
 import http.client
 import os
 import pickle
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 import responses
-from servers import ChatServer, answer, raw, status, stream
+from servers import ChatServer, Handler, answer, raw, status, stream
 
 from flowcraft.core.errors import Cancelled, DeadlineError, IncompleteStream, ProviderError, TransportError, UsageError
 from flowcraft.core.scope import Scope
@@ -271,6 +272,32 @@ def test_cancels_while_connecting() -> None:
 def test_cancels_in_a_tls_handshake() -> None:
     with listening() as server:
         assert isinstance(cancelled_while(url_of(server, "https")), Cancelled)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "identity"])
+def test_cancels_although_more_has_arrived_already(coding: str) -> None:
+    body = b": ping\n" * 200_000
+    body = gzip.compress(body) if coding == "gzip" else body
+    written = threading.Event()
+
+    def reply(handler: Handler) -> None:
+        handler.head(headers={"Content-Encoding": coding, "Content-Length": str(len(body) + 1)})
+        handler.write(body[:300_000])
+        written.set()
+        handler.hold()
+
+    def cancel_after_the_first_piece(url: str) -> None:
+        with Wire().post(url, b"{}", headers=SECRET, scope=scope, timeouts=LIMITS, streamed=True) as answered:
+            assert written.wait(5)
+            for piece in answered.chunks():
+                pieces.append(piece)
+                scope.cancel()
+
+    scope, pieces = Scope(5), list[bytes]()
+    with ChatServer(reply) as server, pytest.raises(Cancelled):
+        cancel_after_the_first_piece(server.base_url)
+
+    assert len(pieces) == 1
 
 
 def test_a_cancel_that_comes_late_breaks_no_other_call() -> None:

@@ -37,6 +37,7 @@ class Guard:
         self.reused = False  # the connection has carried a request before
         self.sent = False  # bytes of the request may have left
         self.answered = False  # a byte of the answer has come
+        self.stopped = False  # the connection was broken by us, or will be as soon as there is one
         self.read: Callable[[int], bytes] | None = None  # reads on in a plain answer whose end is known, past urllib3
         self._forget = scope.on_cancel(self.abort)
         _watchdog.add(self)
@@ -75,14 +76,10 @@ class Guard:
 
     def abort(self) -> None:
         """Break the connection; called from any thread."""
+        self.stopped = True
         abort = self._abort
         if abort is not None:
             abort(self)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the connection was, or should be, broken by us."""
-        return self.overdue is not None or self._scope.cancelled
 
     def left_s(self) -> float:
         """Seconds left of the phase and of the whole; raises Cancelled or DeadlineError when there are none."""

@@ -160,24 +160,26 @@ class Reply:
 
         The size bounds what one piece of a gzip bomb can grow to, and what a lying chunk size can ask for.
         """
-        raw = self._raw
+        raw, guard = self._raw, self.guard
         plain = not self.headers.get("content-encoding")
         try:
-            read = self.guard.read
+            # `stopped` is asked each time: what has arrived before can be read on, and decompressed it may be endless.
+            read = guard.read
             if read is not None and plain:
                 # Of an event that comes alone, urllib3 would take a third of the time only to hand it on.
-                while data := read(_PIECE):
+                while not guard.stopped and (data := read(_PIECE)):
                     yield data
+                guard.check()  # an end that we made ourselves is no end
                 raw.release_conn()
             else:
                 # Not `stream`, `read` or `read_chunked`: they wait until 64 KiB, or those of one chunk, are there.
-                while data := raw.read1(_PIECE, decode_content=True):
+                while not guard.stopped and (data := raw.read1(_PIECE, decode_content=True)):
                     yield data
                     if plain and raw.length_remaining == 0:  # saves a read that finds nothing
                         break
-            self.guard.check()  # an end that we made ourselves is no end
+                guard.check()
         except FOREIGN as error:
-            failure = translated(error, self.guard, self.host)
+            failure = translated(error, guard, self.host)
         else:
             self._ended = True
             return
