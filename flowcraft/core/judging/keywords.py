@@ -31,6 +31,22 @@ def misused(schema: dict[str, Any], judge: Judge) -> Iterator[str]:
     return _misused(schema, schema, "the schema", judge)
 
 
+def inside(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The well-formed schema, and all that are maps inside it."""
+    waiting: list[Any] = [schema]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield one
+            for key, value in one.items():
+                if key in _SCHEMAS:
+                    waiting.append(value)
+                elif key in _LISTS:
+                    waiting += value
+                elif key in _MAPS:
+                    waiting += value.values()
+
+
 def target(root: Any, reference: str) -> Any:
     """What a reference such as `#/$defs/name` stands for; raises LookupError for all that is not in `root`."""
     found = root
