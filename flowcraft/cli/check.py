@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from flowcraft.cli.options import FILE, settings_option
-from flowcraft.core.errors import DocumentError, SettingsError
+from flowcraft.core.errors import DocumentError, PipelineError, SettingsError
 from flowcraft.core.problems import Problem, as_github, as_json, as_sarif, as_text, ordered
 from flowcraft.core.version import VERSION
 
@@ -56,11 +56,12 @@ def _problems(file: Path, settings_path: Path | None) -> Sequence[Problem]:
 
     try:
         # A run takes an empty settings.yaml, too.
-        data = load(file, error=DocumentError, blank={} if file.stem == "settings" else None).data
+        document = load(file, error=PipelineError, blank={} if file.stem == "settings" else None)
+        data = document.data
         if isinstance(data, dict) and not data.keys() & _OF_PIPELINES and ("llm" in data or file.stem == "settings"):
             manager = SettingsManager(file)
             return [*manager.warnings, *check_models(manager.settings, ProviderNames())]
-        return load_pipeline(file, models=_known_models(settings_path)).warnings
+        return load_pipeline(file, models=_known_models(settings_path), document=document).warnings
     except DocumentError as error:
         return error.problems
 

@@ -28,6 +28,8 @@ from flowcraft.core.reading.secrets import masked
 from flowcraft.core.reading.syntax import Finding
 
 MAX_BYTES = 1 << 20
+# A wrong file of 1 MiB must neither take long to explain nor fill the terminal.
+MAX_PROBLEMS = 100
 
 # The keys and numbers that lead to a value.
 Place = Sequence[str | int]
@@ -45,13 +47,16 @@ class Document:
     `file` is its name as messages show it. Data that an alias repeats is one shared object.
     """
 
-    def __init__(self, file: str, text: str, tree: nodes.Tree) -> None:
+    def __init__(self, file: str, text: str, tree: nodes.Tree, error: type[DocumentError] = DocumentError) -> None:
         self.file = file
         self.text = text
         self.data: Any = tree.data
+        self._error = error
+        self._errors: list[Problem] = []
         self._root = tree.root
         self._spans = tree.spans
         self._starts: list[int] | None = None
+        self._shown: dict[int, str] = {}
 
     def position(self, path: Place, *, at: str = "value") -> tuple[int, int]:
         """Line and column, both from 1, of the value at `path`, or of its key with `at="key"`."""
@@ -75,12 +80,23 @@ class Document:
         With `snippet` the mark goes under that text inside the value, its `occurrence`-th from 0,
         however the value is quoted or folded; under the start of the value if it is not found.
         A `quiet` problem does not quote its line, which may hold a secret.
+
+        Of more than MAX_PROBLEMS errors the first are raised, as the error that the document was loaded with.
         """
         start, end = self._span(path, at)
         if snippet:
             start, end = self._inside(start, end, snippet, occurrence)
         problem = self._problem(Finding(start, end, message, code, hint), severity)
-        return replace(problem, source=None) if quiet else problem
+        problem = replace(problem, source=None) if quiet else problem
+        if severity == "error":
+            self._count(problem)
+        return problem
+
+    def _count(self, problem: Problem) -> None:
+        if len(self._errors) == MAX_PROBLEMS:
+            message = f"more than {MAX_PROBLEMS} problems; these are the first"
+            raise self._error([Problem(file=self.file, code="FC002", message=message), *ordered(self._errors)])
+        self._errors.append(problem)
 
     def _span(self, path: Place, at: str) -> tuple[int, int]:
         span, value = self._root, self.data
@@ -126,9 +142,13 @@ class Document:
         return line, offset - self._line_starts[line - 1] + 1
 
     def _line(self, number: int) -> str:
-        starts = [*self._line_starts[number - 1 : number + 1], len(self.text)]
-        # One character for one, so that columns stay; a terminal must not obey the file.
-        return masked(_UNPRINTABLE.sub("\ufffd", self.text[starts[0] : starts[1]].rstrip("\r\n")))
+        # Kept: a file of JSON may be one line of 1 MiB with all its problems in it.
+        if number not in self._shown:
+            starts = [*self._line_starts[number - 1 : number + 1], len(self.text)]
+            # One character for one, so that columns stay; a terminal must not obey the file.
+            line = _UNPRINTABLE.sub("\ufffd", self.text[starts[0] : starts[1]].rstrip("\r\n"))
+            self._shown[number] = masked(line)
+        return self._shown[number]
 
 
 def load(path: Path, *, error: type[DocumentError] = DocumentError, blank: Any = None) -> Document:
@@ -174,7 +194,7 @@ def parse(
         if tree.data is None and tree.root[0] == tree.root[1] and not tree.findings:
             tree.data = blank
             tree.findings = [] if blank is not None else [Finding(0, 0, "the file is empty", "FC005")]
-    document = Document(file, text, tree)
+    document = Document(file, text, tree, error)
     if tree.findings:
         raise error(ordered(document._problem(finding) for finding in tree.findings))  # noqa: SLF001
     return document

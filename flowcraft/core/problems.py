@@ -156,10 +156,11 @@ def as_github(problem: Problem) -> str:
 
 def _quote(problem: Problem) -> list[str]:
     # Long lines are cut around the place: a 1 MiB line must not fill the terminal.
-    source, column = (problem.source or "").replace("\t", " "), problem.column
+    source, column = problem.source or "", problem.column
     if len(source) > 160:
         start = max(0, column - 60)
         source, column = source[start : start + 120], column - start
+    source = source.replace("\t", " ")
     marker = "^" + "~" * (max(1, min(problem.width, len(source) - column + 1)) - 1)
     return [f"{problem.line:5} | {source}", f"      | {' ' * (column - 1)}{marker}"]
 

@@ -5,9 +5,11 @@ Reads the pipeline file and the files it names; opens no connection and runs not
 
 from collections.abc import Collection
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from flowcraft.core import document as documents
+from flowcraft.core.document import MAX_PROBLEMS, Document
 from flowcraft.core.errors import PipelineError
 from flowcraft.core.problems import Guesses, Problem, ordered
 from flowcraft.pipeline.checking.check import meaning
@@ -21,13 +23,14 @@ from flowcraft.pipeline.reading.shape import shape
 MAX_INCLUDED = 100  # pipelines that one pipeline uses, directly or not
 
 
-def load(path: Path, *, models: Collection[str] | None = None) -> Pipeline:
-    """The pipeline of a file; raises PipelineError with all its problems, and those of pipelines it uses.
+def load(path: Path, *, models: Collection[str] | None = None, document: Document | None = None) -> Pipeline:
+    """The pipeline of a file; raises PipelineError with its problems, and those of pipelines it uses.
 
-    With `models`, the names of models that a stage may use are held against it.
+    With `models`, the names of models that a stage may use are held against it. `document` is the file, if it has been
+    read already.
     """
     loader = _Loader(models)
-    pipeline = loader.load(path, ())
+    pipeline = loader.load(path, ()) if document is None else loader.built(document, path, ())
     if loader.problems or pipeline is None:
         raise PipelineError(ordered(loader.problems))
     return replace(pipeline, warnings=tuple(ordered(loader.warnings))) if loader.warnings else pipeline
@@ -49,6 +52,10 @@ class _Loader:
         except PipelineError as error:
             self.problems += error.problems
             return None
+        return self.built(document, path, users)
+
+    def built(self, document: Document, path: Path, users: tuple[Path, ...]) -> Pipeline | None:
+        """The pipeline of a file that has been read."""
         users = (*users, path.resolve())
         found = shape(document)
         builder = Builder(document, path, self._models, lambda used: self._used(used, users))
@@ -61,7 +68,7 @@ class _Loader:
         found += meaning(pipeline, graphs, builder.material.sites, guesses)
         found += conflicts(document, graphs)
         self.problems += found
-        self.warnings += lookalikes(builder.material.sites)
+        self.warnings += islice(lookalikes(builder.material.sites), MAX_PROBLEMS)
         return None if found else pipeline
 
     def _used(self, path: Path, users: tuple[Path, ...]) -> Pipeline | str | None:

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowcraft.core.document import MAX_BYTES, Document, load, parse
+from flowcraft.core.document import MAX_BYTES, MAX_PROBLEMS, Document, load, parse
 from flowcraft.core.errors import DocumentError, PipelineError
 from flowcraft.core.problems import Problem
 from flowcraft.core.reading.nodes import FastestParser, PurePythonParser
@@ -494,3 +494,29 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, c
 
     with contextlib.suppress(DocumentError):
         load(path)
+
+
+class TestManyProblems:
+    def test_the_first_hundred_are_raised_as_the_error_of_the_document(self) -> None:
+        document = parse("a: 1\n", "f.yaml", error=PipelineError)
+        for number in range(MAX_PROBLEMS):
+            document.problem(["a"], f"problem {number}", code="FC100")
+
+        with pytest.raises(PipelineError) as error:
+            document.problem(["a"], "one more", code="FC100")
+
+        assert str(error.value.problems[0]) == "f.yaml: error[FC002]: more than 100 problems; these are the first"
+        assert [problem.message for problem in error.value.problems[1:]] == [f"problem {n}" for n in range(100)]
+
+    def test_warnings_stop_nobody(self) -> None:
+        document = parse("a: 1\n", "f.yaml")
+
+        for _ in range(MAX_PROBLEMS + 10):
+            document.problem(["a"], "odd", code="FC250", severity="warning")
+
+    def test_a_secret_in_a_line_with_many_problems_is_hidden_in_each(self) -> None:
+        document = parse('{"api_key": "hunter2secret", "b": 1, "c": 2}', "f.yaml")
+
+        sources = {document.problem([key], "wrong", code="FC100").source for key in ("b", "c")}
+
+        assert sources == {'{"api_key": "*************", "b": 1, "c": 2}'}

@@ -48,6 +48,32 @@ def test_a_bad_file_gets_exactly_these_words(file: Path, monkeypatch: pytest.Mon
     assert told == file.with_suffix(".txt").read_text().rstrip("\n")
 
 
+@pytest.mark.parametrize("stage", ["run: x, bogus: 1", "prompt: '${{ nothing }}'", "run: x, needs: [nobody]", "foo: 1"])
+def test_of_very_many_problems_a_hundred_are_told(tmp_path: Path, stage: str) -> None:
+    stages = "".join(f"  - {{id: s{number}, {stage}}}\n" for number in range(300))
+
+    told = complaints(written(tmp_path, f"flowcraft: 1\nstages:\n{stages}")).splitlines()
+
+    assert "error[FC002]: more than 100 problems; these are the first" in told[0]
+    assert len([line for line in told if "error[" in line]) == 101
+
+
+def test_a_schema_file_of_many_stages_is_explained_once(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"typ": "string"}')
+    stages = "".join(f"  - {{id: s{n}, run: x, output: {{schema: {{file: s.json}}}}}}\n" for n in range(3))
+
+    assert complaints(written(tmp_path, f"flowcraft: 1\nstages:\n{stages}")).count("FC127") == 1
+
+
+def test_a_prompt_file_of_many_stages_is_warned_of_once(tmp_path: Path) -> None:
+    (tmp_path / "p.md").write_text("Do {{ inputs.task }}")
+    stages = "".join(f"  - {{id: s{n}, prompt: {{file: p.md}}}}\n" for n in range(3))
+
+    pipeline = load(written(tmp_path, f"flowcraft: 1\nstages:\n{stages}"))
+
+    assert [warning.code for warning in pipeline.warnings] == ["FC250"]
+
+
 def test_every_code_has_a_bad_file() -> None:
     told = {code for file in ERRORS.glob("*.txt") for code in re.findall(r"\[(FC\d+)\]", file.read_text())}
 

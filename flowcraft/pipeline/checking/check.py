@@ -8,6 +8,7 @@ FC223 unknown field             FC203, FC204, FC301 conditions that never change
 
 from collections.abc import Iterator, Sequence
 
+from flowcraft.core.document import MAX_PROBLEMS
 from flowcraft.core.errors import ExpressionError
 from flowcraft.core.problems import Guesses, Problem, did_you_mean, nearest
 from flowcraft.pipeline.checking.fields import BOOLEAN, LONG, Lack, kind_at, lack
@@ -31,6 +32,8 @@ def meaning(pipeline: Pipeline, graphs: Sequence[Graph], sites: Sequence[Site], 
     checker = _Checker(pipeline, Visible(graphs), guesses)
     for site in sites:
         checker.check(site)
+        if len(checker.problems) > MAX_PROBLEMS:  # those of prompt files, which no document counts
+            break
     return checker.problems
 
 

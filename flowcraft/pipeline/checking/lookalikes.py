@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from flowcraft.core.problems import Problem
 from flowcraft.pipeline.expr import Expression
@@ -14,9 +13,12 @@ _BARE = re.compile(r"(?:inputs|stages)(?:\.[a-z_]\w*)+")
 
 def lookalikes(sites: Iterable[Site]) -> Iterator[Problem]:
     """What of the texts is probably meant as a value."""
+    told: set[int] = set()
     for site in sites:
-        if isinstance(site.item, Expression):
+        # Stages that name the same prompt file share its template.
+        if isinstance(site.item, Expression) or id(site.item) in told:
             continue
+        told.add(id(site.item))
         source = site.item.source
         if source.startswith(("inputs.", "stages.")) and _BARE.fullmatch(source.strip()):
             yield _warning(site, source.strip(), 0, source.strip())
@@ -29,5 +31,5 @@ def lookalikes(sites: Iterable[Site]) -> Iterator[Problem]:
 
 def _warning(site: Site, text: str, offset: int, name: str) -> Problem:
     hint = f"for the value write: ${{{{ {name} }}}}"
-    found = site.problem(f"'{text}' is text here, not a value", code="FC250", hint=hint, offset=offset, text=text)
-    return replace(found, severity="warning")
+    message = f"'{text}' is text here, not a value"
+    return site.problem(message, code="FC250", hint=hint, offset=offset, text=text, severity="warning")

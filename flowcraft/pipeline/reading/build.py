@@ -11,7 +11,7 @@ from typing import Any
 from flowcraft.core.document import Document, Place
 from flowcraft.pipeline.expr import Template
 from flowcraft.pipeline.model import Each, Group, Output, Pipeline, Prompt, Repeat, Stage, Work
-from flowcraft.pipeline.reading.declared import declared_input, declared_schema
+from flowcraft.pipeline.reading.declared import Schemas, declared_input
 from flowcraft.pipeline.reading.included import Unusable, located
 from flowcraft.pipeline.reading.material import Material, Text, mapping, string, whole
 from flowcraft.pipeline.reading.shape import KINDS, MAX_NESTING, good_name, kind, stages
@@ -47,6 +47,7 @@ class Builder:
         self.material = Material(document, path, models)
         self.levels: list[Level] = []
         self._works = Works(self.material)
+        self._schemas = Schemas(path.parent, self.material.complaints)
         self._readers = self._every_reader()
         self._include = include
         self._data: dict[str, Any] = mapping(document.data)
@@ -207,8 +208,7 @@ class Builder:
             self.material.is_ours(save, [*where, "save"])
         if "schema" not in value:
             return Output(save=template)
-        folder, complaints = self.material.path.parent, self.material.complaints
-        schema = declared_schema(value["schema"], [*where, "schema"], folder, complaints)
+        schema = self._schemas.read(value["schema"], [*where, "schema"])
         return Output(format="json", schema=schema, save=template)
 
     def _pipeline_at(self, name: str, place: Place) -> Pipeline | None:

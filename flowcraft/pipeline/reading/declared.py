@@ -42,30 +42,44 @@ def declared_input(name: str, data: Any, complaints: Complaints) -> Input:
     )
 
 
-def declared_schema(value: Any, place: Place, folder: Path, complaints: Complaints) -> Mapping[str, Any]:
-    """The schema of a result, from the pipeline itself or a file in `folder`."""
-    if isinstance(value, bool):
-        return {} if value else {"not": {}}
-    if not isinstance(value, dict):
-        return {}
-    if isinstance(value.get("file"), str):
-        return _from_file(value["file"], [*place, "file"], folder, complaints)
-    complaints.each(place, check_schema(value), "FC127")
-    return value
+class Schemas:
+    """The schemas of results, from the pipeline itself or files in its folder, each of which is read once."""
 
+    def __init__(self, folder: Path, complaints: Complaints) -> None:
+        self._folder = folder
+        self._complaints = complaints
+        self._files: dict[str, Mapping[str, Any]] = {}
 
-def _from_file(name: str, place: Place, folder: Path, complaints: Complaints) -> Mapping[str, Any]:
-    try:
-        # JSON is YAML, and the YAML loader tells where things are.
-        found = documents.load(located(folder, name), error=PipelineError)
-    except Unusable as error:
-        complaints.at(place, str(error), error.code, error.hint)
-        return {}
-    except PipelineError as error:
-        complaints.problems += error.problems
-        return {}
-    complaints.problems += [found.problem([], message, code="FC127") for message in check_schema(found.data)]
-    return found.data if isinstance(found.data, dict) else {}
+    def read(self, value: Any, place: Place) -> Mapping[str, Any]:
+        """The schema that stands at `place`."""
+        if isinstance(value, bool):
+            return {} if value else {"not": {}}
+        if not isinstance(value, dict):
+            return {}
+        if isinstance(value.get("file"), str):
+            return self._file(value["file"], [*place, "file"])
+        self._complaints.each(place, check_schema(value), "FC127")
+        return value
+
+    def _file(self, name: str, place: Place) -> Mapping[str, Any]:
+        if name not in self._files:
+            try:
+                path = located(self._folder, name)
+            except Unusable as error:
+                self._complaints.at(place, str(error), error.code, error.hint)
+                return {}
+            self._files[name] = self._from_file(path)
+        return self._files[name]
+
+    def _from_file(self, path: Path) -> Mapping[str, Any]:
+        try:
+            # JSON is YAML, and the YAML loader tells where things are.
+            found = documents.load(path, error=PipelineError)
+        except PipelineError as error:
+            self._complaints.problems += error.problems
+            return {}
+        self._complaints.problems += [found.problem([], told, code="FC127") for told in check_schema(found.data)]
+        return found.data if isinstance(found.data, dict) else {}
 
 
 def _has_type(schema: Mapping[str, Any]) -> bool:

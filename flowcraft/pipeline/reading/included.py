@@ -28,7 +28,9 @@ class TextFile:
     file: str
     text: str
 
-    def problem(self, offset: int, width: int, message: str, *, code: str, hint: str | None = None) -> Problem:
+    def problem(
+        self, offset: int, width: int, message: str, *, code: str, hint: str | None = None, severity: str = "error"
+    ) -> Problem:
         """The problem at the place `offset`."""
         start = self.text.rfind("\n", 0, offset) + 1
         end = self.text.find("\n", offset)
@@ -42,6 +44,7 @@ class TextFile:
             hint=hint,
             source=source,
             width=max(1, min(width, len(source) - (offset - start))),
+            severity=severity,
         )
 
 

@@ -4,7 +4,7 @@ What has a wrong shape is left out here: shape.py has told it.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Material:
         self.complaints = Complaints(document)
         self.sites: list[Site] = []
         self._models = models
-        self._files: dict[str, TextFile | None] = {}
+        self._files: dict[str, tuple[Template, TextFile]] = {}
 
     def site(self, item: Expression | Template | Script, place: Place, key: str, spot: Spot) -> None:
         """Note a template that is rendered at `spot`; there is nothing to say about one without values."""
@@ -55,8 +55,8 @@ class Material:
         if not isinstance(value, dict) or not isinstance(value.get("file"), str):
             return None
         path = [*place, "file"]
-        file = self._file(value["file"], path)
-        return Text(Template(file.text), path, file) if file else None
+        found = self._file(value["file"], path)
+        return Text(found[0], path, found[1]) if found else None
 
     def placed(self, text: Text | None, key: str, spot: Spot) -> Template | None:
         """The template of a text, noted where it is used."""
@@ -168,13 +168,14 @@ class Material:
         """The parameters of a call."""
         return {name.removeprefix("x-"): inner for name, inner in mapping(value).items()}
 
-    def _file(self, name: str, place: Sequence[str | int]) -> TextFile | None:
-        try:
-            if name not in self._files:
-                self._files[name] = read(located(self.path.parent, name), name)
-        except Unusable as error:
-            self.complaints.at(place, str(error), error.code, error.hint)
-            return None
+    def _file(self, name: str, place: Place) -> tuple[Template, TextFile] | None:
+        if name not in self._files:
+            try:
+                file = read(located(self.path.parent, name), name)
+            except Unusable as error:
+                self.complaints.at(place, str(error), error.code, error.hint)
+                return None
+            self._files[name] = Template(file.text), file
         return self._files[name]
 
 

@@ -54,13 +54,24 @@ class Site:
     key: str
     file: TextFile | None = None
 
-    def problem(self, message: str, *, code: str, hint: str | None = None, offset: int = 0, text: str = "") -> Problem:
+    def problem(
+        self,
+        message: str,
+        *,
+        code: str,
+        hint: str | None = None,
+        offset: int = 0,
+        text: str = "",
+        severity: str = "error",
+    ) -> Problem:
         """A problem with the part of the template that is `text`, at `offset`."""
         if self.file:
-            return self.file.problem(offset, len(text), message, code=code, hint=hint)
+            return self.file.problem(offset, len(text), message, code=code, hint=hint, severity=severity)
         source = self.item.source
         before = source[: offset + len(text) - 1].count(text) if text else 0
-        return self.document.problem(self.path, message, code=code, hint=hint, snippet=text or None, occurrence=before)
+        return self.document.problem(
+            self.path, message, code=code, hint=hint, snippet=text or None, occurrence=before, severity=severity
+        )
 
     def failure(self, error: ExpressionError) -> Problem:
         """An expression that cannot be read, as a problem."""
