@@ -67,6 +67,27 @@ def schemas() -> Iterator[tuple[str, str]]:
         yield f"schema: {name}", HEAD + "stages:\n  - " + json.dumps(stage) + "\n"
 
 
+def crowds() -> Iterator[tuple[str, str]]:
+    """Files of up to 1 MiB in one line, as programs write JSON, with the same in every stage."""
+    links = {f"a{n}": {"anyOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(24)}
+    doubling = {"$defs": {**links, "a24": {"type": "string"}}, "$ref": "#/$defs/a0"}
+    stages: dict[str, tuple[int, dict[str, Any]]] = {
+        "doubling schemas": (500, {"run": "x", "output": {"schema": doubling}}),
+        "patterns": (8_000, {"run": "x", "output": {"schema": {"pattern": "^(a+)+$"}}}),
+        "wrong schemas": (8_000, {"run": "x", "output": {"schema": {"typ": "x", "requird": [1]}}}),
+        "a schema file": (5_000, {"run": "x", "output": {"schema": {"file": "big.json"}}}),
+        "a prompt file": (5_000, {"prompt": {"file": "big.txt"}}),
+        "unknown keys": (12_000, {"run": "x", "bogus": 1}),
+        "no kind": (15_000, {"foo": 1}),
+        "unknown names": (12_000, {"prompt": "${{ stages.zzz.output }} ${{ bar }}"}),
+        "the same file written": (6_000, {"prompt": "x", "output": "files", "writes": ["src/**/*.py"], "needs": []}),
+        "no such pipeline": (12_000, {"uses": "./x.yaml"}),
+    }
+    for name, (count, keys) in stages.items():
+        listed = [{"id": f"s{number}", **keys} for number in range(count)]
+        yield f"{count:,} stages: {name}", json.dumps({"flowcraft": 1, "stages": listed})
+
+
 def templates() -> Iterator[tuple[str, str]]:
     """Templates that ask for much (5.10); they are run."""
     asked = (
@@ -103,10 +124,18 @@ def main() -> int:
     over = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / "big.txt").write_text("word ${{ 1 }} " * 3_000 + "x" * 900_000, encoding="utf-8")
+        properties = {f"k{number}": {"type": "string"} for number in range(2_200)}
+        (folder / "big.json").write_text(json.dumps({"properties": properties}), encoding="utf-8")
         start = {
             command: min(cost(command, HEAD + STAGES, folder)[0] for _ in range(3)) for command in ("validate", "run")
         }
-        for made, command in ((documents, "validate"), (schemas, "validate"), (templates, "run")):
+        for made, command in (
+            (documents, "validate"),
+            (schemas, "validate"),
+            (crowds, "validate"),
+            (templates, "run"),
+        ):
             for label, text in made():
                 cpu_s, mib, code = cost(command, text, folder)
                 beyond_s = max(0.0, cpu_s - start[command])
