@@ -68,6 +68,8 @@ class EventStream(Iterator[Event]):
                 chunk = chunk[ended:]
             if chunk:
                 yield from block.events(self._lines(chunk))
+                if self._open_size + block.size > limit:
+                    raise too_large(limit)
         rest = (start or b"") + b"".join(self._open)
         for event in block.events([rest, b""] if rest else [b""]):
             self.residual = event
@@ -101,8 +103,6 @@ class EventStream(Iterator[Event]):
             self._open = [lines[-1]] if lines[-1] else []
             self._open_size = len(lines[-1])
         lines.pop()
-        if self._open_size + self._block.size > self._limit:
-            raise too_large(self._limit)
         return lines
 
 

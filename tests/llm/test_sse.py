@@ -149,6 +149,16 @@ def test_the_limit_is_for_one_event_and_not_for_the_stream() -> None:
     assert len(list(events(stream, max_event_bytes=1000))) == 50
 
 
+def test_the_limit_is_for_one_event_wherever_its_last_blank_line_comes() -> None:
+    event = b"data: " + b"x" * 993 + b"\n"
+    for cut in range(len(event), len(event) + 20):
+        stream = event + b"\n" + b"data: the next one\n\n"
+
+        assert (
+            len(list(events([stream[: len(event)], stream[len(event) : cut], stream[cut:]], max_event_bytes=1000))) == 2
+        )
+
+
 def test_keeps_nothing_of_comments() -> None:
     tracemalloc.start()
     try:
