@@ -16,6 +16,7 @@ from flowcraft.core.errors import (
     Cancelled,
     IncompleteStream,
     ProviderError,
+    QuotaError,
     RateLimitError,
     ReplyError,
     TransportError,
@@ -298,6 +299,7 @@ def test_a_whole_answer_without_its_stop_reason_is_incomplete() -> None:
         ("rate_limit_error", RateLimitError, 429, True),
         ("authentication_error", AuthError, None, False),
         ("invalid_request_error", ProviderError, None, False),
+        ("billing_error", QuotaError, None, False),
     ],
 )
 def test_an_error_in_a_stream_is_typed(word: str, kind: type[ProviderError], code: int, retryable: bool) -> None:

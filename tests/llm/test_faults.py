@@ -126,6 +126,12 @@ BROKEN: dict[str, tuple[Callable[[bytes, bytes], bytes], int, type[ProviderError
         ProviderError,
         "refused the request",
     ),
+    "more headers than are read": (
+        lambda kind, body: sized(kind, body, b"X-Many: 1\r\n" * 100),
+        1,
+        TransportError,
+        "more than 100 headers",
+    ),
     "a chunk size without end": (
         lambda kind, body: chunked(kind, b"5;" + b"a" * 70_000),
         1,
@@ -270,6 +276,8 @@ def test_a_wrong_type_anywhere_in_a_whole_answer_is_an_answer_or_a_typed_error(p
         ("openai", {"choices": [{"message": "x", "finish_reason": "stop"}]}),
         ("openai", {"choices": [{"message": {"content": {}}, "finish_reason": "stop"}]}),
         ("openai", {"choices": [{"message": {"content": [1]}, "finish_reason": "stop"}]}),
+        ("openai", {"choices": [{"message": None, "finish_reason": "stop"}]}),
+        ("openai", {"choices": [{"finish_reason": "stop"}]}),
         ("openai", {"choices": []}),
         ("anthropic", {"content": [1], "stop_reason": "end_turn"}),
         ("anthropic", {"content": [{"type": "text", "text": 0}], "stop_reason": "end_turn"}),

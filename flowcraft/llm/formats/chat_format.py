@@ -166,8 +166,8 @@ class Reading:
     def whole(self, payload: Mapping[str, Any]) -> Delta:
         """The one delta of an answer that was not streamed."""
         delta = self.delta(payload, "message")
-        if not _first_choice(payload):
-            raise ReplyError("the service sent no choice to take as the answer", hint=ASK_AGAIN)
+        if _first_choice(payload).get("message") is None:
+            raise ReplyError("the service sent no message to take as the answer", hint=ASK_AGAIN)
         if delta is None or not self.finished:
             raise self.unfinished()
         return delta

@@ -131,7 +131,8 @@ def _root(error: BaseException) -> BaseException:
 
 def _said(root: BaseException) -> str:
     # The other kinds quote what was received, which may be an echo of the request.
-    return quoted(str(root)) if isinstance(root, (http.client.LineTooLong, ValueError)) else type(root).__name__
+    speaks = isinstance(root, (http.client.LineTooLong, ValueError)) or type(root) is http.client.HTTPException
+    return quoted(str(root)) if speaks else type(root).__name__
 
 
 def _brief(root: BaseException) -> str:

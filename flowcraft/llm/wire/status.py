@@ -20,6 +20,7 @@ _DECIMAL = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*", re.ASCII)
 
 # Words of `error.code` and `error.type`, of OpenAI, Anthropic, DashScope, OpenRouter and llama.cpp.
 _QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "arrearage", "quota_exceeded"}
+_QUOTA |= {"billing_error"}
 _AUTH = {"authentication_error", "invalid_api_key", "invalidapikey", "permission_error", "permission_denied"}
 _AUTH |= {"unauthorized", "invalid_authentication", "access_denied"}
 _RATE = {"rate_limit_error", "rate_limit_exceeded", "rate_limit", "too_many_requests", "throttling"}
