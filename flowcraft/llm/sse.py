@@ -47,7 +47,7 @@ class EventStream(Iterator[Event]):
         return next(self._events)
 
     def _parse(self, chunks: Iterable[bytes]) -> Iterator[Event]:
-        block, limit = self._block, self._limit
+        block = self._block
         start: bytes | None = b""  # what there is of the first three bytes
         for chunk in chunks:
             if start is not None:
@@ -57,19 +57,17 @@ class EventStream(Iterator[Event]):
                 chunk, start = start.removeprefix(_BOM), None
             if self._after_cr or b"\r" in chunk:
                 chunk = self._lf_only(chunk)
-            ended = chunk.rfind(b"\n\n") + 2 if len(chunk) <= limit else 0
+            ended = chunk.rfind(b"\n\n") + 2 if len(chunk) <= self._limit else 0
             if ended > 1:
                 begun = 0
                 if self._open or block.begun:
                     begun = chunk.find(b"\n\n") + 2
-                    yield from block.events(self._lines(chunk[:begun]))
+                    yield from self._by_line(chunk[:begun])
                 if begun < ended:
                     yield from self._whole(chunk[begun : ended - 2])
                 chunk = chunk[ended:]
             if chunk:
-                yield from block.events(self._lines(chunk))
-                if self._open_size + block.size > limit:
-                    raise too_large(limit)
+                yield from self._by_line(chunk)
         rest = (start or b"") + b"".join(self._open)
         for event in block.events([rest, b""] if rest else [b""]):
             self.residual = event
@@ -82,6 +80,12 @@ class EventStream(Iterator[Event]):
                 yield Event("message", part[6:].decode("utf-8", "replace"), block.id)
             else:
                 yield from block.events([*part.split(b"\n"), b""])
+
+    def _by_line(self, chunk: bytes) -> Iterator[Event]:
+        yield from self._block.events(self._lines(chunk))
+        # Only now: this chunk may have ended the event that it added to.
+        if self._open_size + self._block.size > self._limit:
+            raise too_large(self._limit)
 
     def _lf_only(self, chunk: bytes) -> bytes:
         """The chunk with LF as the only line end; a CR at its end ends the line at once."""

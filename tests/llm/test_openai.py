@@ -239,7 +239,6 @@ def chat(message: Any, **rest: Any) -> Reply:
         ({"content": [{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}, "c"]}, "abc"),
         ({"content": "a\ud83d\ude00b\udc00"}, "a😀b\ufffd"),
         ({"content": "a", "tool_calls": [], "function_call": None, "refusal": None, "audio": None}, "a"),
-        (None, ""),
     ],
 )
 def test_takes_the_content_in_every_form(message: Any, content: str) -> None:
@@ -255,6 +254,7 @@ def test_takes_the_content_in_every_form(message: Any, content: str) -> None:
         ({"content": 0}, {}, "is a int, not text"),
         ({"content": ["a", 5]}, {}, "is a int, not text"),
         ("text", {}, "is a str, not a message"),
+        (None, {}, "no message to take"),
         ({"tool_calls": [{"id": "1"}]}, {}, "asked for a tool"),
         ({"content": ""}, {"finish_reason": "tool_calls"}, "asked for a tool"),
         ({"content": None, "refusal": "I cannot"}, {}, "the model refused: I cannot"),
