@@ -250,16 +250,17 @@ class Session:
 
     def _take_over(self) -> None:
         """The results that `--from` and `--only` build on."""
-        for path in self.selection.reused():
+        paths = self.selection.reused()
+        others = {} if self.resumed else self._records.latest(self._file, paths, replayed=self._durable.replayed)
+        for path in paths:
             if self.resumed:
                 row = self._before.get(path)
                 if row and row.outcome and row.outcome.ok:
                     self.selection.taken[path] = replace(row.outcome, resumed=True)
-            elif (found := self._records.latest(self._file, path, replayed=self._durable.replayed)) and found[
-                0
-            ].outcome:
-                self._prints[path] = Fingerprint(found[0].fingerprint or "", found[0].parts)
-                self.selection.taken[path] = self._cached(path, found[0].outcome, found[1])
+            elif path in others and (outcome := others[path][0].outcome):
+                known, run_id = others[path]
+                self._prints[path] = Fingerprint(known.fingerprint or "", known.parts)
+                self.selection.taken[path] = self._cached(path, outcome, run_id)
         self.selection.check_complete()
 
     def _cached(self, path: str, outcome: Outcome, run_id: str) -> Outcome:

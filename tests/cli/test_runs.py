@@ -133,7 +133,7 @@ def test_prune_without_a_choice_deletes_nothing(capsys: pytest.CaptureFixture[st
 def test_the_database_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     typed(capsys, "run", "p.yaml")
 
-    assert ": ok, version 3, 1 run\n" in typed(capsys, "db", "check")
+    assert ": ok, version 4, 1 run\n" in typed(capsys, "db", "check")
 
 
 @pytest.mark.parametrize("words", [["runs"], ["show"], ["why", "first"], ["cost"], ["export"], ["resume"]])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fakes import ScriptedProvider, llm_of
-from kept_runs import CHAIN, PRICES, echo, ends, run_
+from kept_runs import CHAIN, PRICES, echo, ends, run_, version_3
 
 from flowcraft.core.errors import LedgerError, RateLimitError, TransportError, UsageError
 from flowcraft.runner.events import Event, StageStarted
@@ -153,6 +153,50 @@ def test_a_single_stage_runs_on_the_results_from_before() -> None:
     assert ends(record) == {"first": "cached", "second": "succeeded", "third": "resumed"}
     assert record.outcomes[2].status == "skipped"
     assert len(model.requests) == 4
+
+
+def test_a_single_stage_builds_on_what_ended_last_be_it_in_an_older_run_that_was_resumed() -> None:
+    edited = CHAIN.replace("two after", "TWO after")
+    model = ScriptedProvider("1", "2", TransportError("gone"), "a", "b", "c", "X", "Y", "Z")
+    older = run_(CHAIN, model)
+    run_(CHAIN, model, fresh=("*",))
+    run_(edited, model, resume=older.id)
+
+    record = run_(edited, model, only="third")
+
+    assert [outcome.output for outcome in record.outcomes] == ["a", "X", "Z"]
+    assert model.prompts()[-1] == "three after X"
+
+
+def test_a_run_of_the_version_before_goes_on_and_its_results_are_used_again() -> None:
+    model = ScriptedProvider("0", "0", "0", "1", "2", TransportError("gone"), "3", "3 again")
+    run_(CHAIN, model)
+    failed = run_(CHAIN, model, fresh=("*",))
+    version_3(Path(".flowcraft/flowcraft.db"))
+
+    record = run_(CHAIN, model, resume=failed.id)
+    later = run_(CHAIN.replace("three", "THREE"), model)
+
+    assert ends(record) == {"first": "resumed", "second": "resumed", "third": "succeeded"}
+    assert [attempt.error is None for attempt in record.outcomes[2].attempts] == [False, True]
+    assert ends(later) == {"first": "cached", "second": "cached", "third": "succeeded"}
+    assert {later.outcomes[0].cached_from, later.outcomes[1].cached_from} == {failed.id}
+    with open_records(Path.cwd()) as (records, database):
+        assert database.problems() == []
+        assert [[call.settled for call in records.calls(run)] for run in (1, 2)] == [[True] * 3, [True] * 4]
+
+
+def test_answers_that_a_run_of_the_version_before_had_not_used_are_used() -> None:
+    model = ScriptedProvider("1", "2", "3")
+    done = run_(CHAIN, model)
+    with open_records(Path.cwd()) as (_, database):
+        database.commit([("DELETE FROM stages WHERE path <> 'first'", ())])  # as if killed before they were written
+    version_3(Path(".flowcraft/flowcraft.db"))
+
+    record = run_(CHAIN, model, resume=done.id)
+
+    assert [outcome.output for outcome in record.outcomes] == ["1", "2", "3"]
+    assert len(model.requests) == 3
 
 
 def test_a_single_stage_without_results_from_before_is_refused_with_the_way_out() -> None:

@@ -83,6 +83,15 @@ class Database:
             except (sqlite3.Error, OSError) as error:
                 raise self._meaning(error) from error
 
+    def delete(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> None:
+        """Commit `statements` that delete runs with all their rows: no table is searched for more."""
+        with self._lock, self._translated():
+            self._connected().execute("PRAGMA foreign_keys=OFF")
+            try:
+                self.commit(statements)
+            finally:
+                self._connected().execute("PRAGMA foreign_keys=ON")
+
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of one query."""
         with self._lock:
@@ -188,10 +197,10 @@ class Database:
         try:
             if self._mode() != "wal" and connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode=TRUNCATE")  # a file system without shared memory
-            for number in range(self.version, len(MIGRATIONS)):
+            if missing := MIGRATIONS[self.version :]:
                 connection.executescript(
-                    f"BEGIN IMMEDIATE; {MIGRATIONS[number]}; PRAGMA application_id={APPLICATION_ID};"
-                    f"PRAGMA user_version={number + 1}; COMMIT;"
+                    f"BEGIN IMMEDIATE; {';'.join(missing)}; PRAGMA application_id={APPLICATION_ID};"
+                    f"PRAGMA user_version={len(MIGRATIONS)}; COMMIT;"
                 )
         finally:
             self._lock_folder(fcntl.LOCK_SH, wait_s=ALONE_S)

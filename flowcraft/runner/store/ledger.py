@@ -16,9 +16,20 @@ from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.runner.outcome import Outcome, RunRecord
 from flowcraft.runner.store.database import Database
 from flowcraft.runner.store.fingerprint import Fingerprint
+from flowcraft.runner.store.ledger_schema import number_of, of_run
 from flowcraft.runner.store.rows import outcome_text, request_data, response_text, text_of, usage_data
 
 FOLDER = ".flowcraft"
+
+_NEXT_TURN = "(SELECT ifnull(max(turn), 0) + 1 FROM runs)"
+
+_NEW_STAGE = (
+    "INSERT INTO stages"
+    " (number, run, path, kind, status, fingerprint, parts, reusable, why, last_call, turn, outcome)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+Statement = tuple[str, Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,29 +45,41 @@ class NewRun:
     replayed: bool = False
 
 
+@dataclass(slots=True)
+class _Rows:
+    """The rows of a run, which nobody else writes: of each path the count of its stage and of its last call."""
+
+    turn: int
+    stages: dict[str, int]
+    calls: dict[str, int]
+    last_stage: int
+    last_call: int
+
+
 class Ledger:
     """The writing side of the database of one workspace; thread-safe. Raises LedgerError."""
 
     def __init__(self, workspace: Path, *, create: bool = True) -> None:
         self.database = Database(workspace / FOLDER, create=create)
-        self._waiting: list[tuple[str, Sequence[Any]]] = []
-        self._last_calls: dict[tuple[int, str], int] = {}  # of stages that have not ended
+        self._waiting: list[Statement] = []
+        self._rows: dict[int, _Rows] = {}
         self._lock = threading.Lock()
 
     def begin(self, run: NewRun) -> int:
         """Write a new run; returns its number."""
-        names = "id, pipeline, file, file_hash, status, inputs, options, started, replayed"
+        names = "id, pipeline, file, file_hash, status, inputs, options, started, replayed, turn"
         texts = (run.id, run.pipeline, run.file, run.file_hash, text_of(run.inputs), text_of(run.options), _now())
-        sql = f"INSERT INTO runs ({names}) VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?)"
+        sql = f"INSERT INTO runs ({names}) VALUES (?, ?, ?, ?, 'running', ?, ?, ?, ?, {_NEXT_TURN})"
         return self.database.commit([(sql, (*texts, int(run.replayed)))])
 
     def begin_again(self, run: int, options: Mapping[str, Any], file_hash: str) -> int:
         """The run goes on in another process; returns the number of the session."""
         sql = (
             "UPDATE runs SET status = 'running', sessions = sessions + 1, options = ?, file_hash = ?, error = NULL,"
-            " hint = NULL WHERE number = ?"
+            f" hint = NULL, turn = {_NEXT_TURN} WHERE number = ?"
         )
         self.database.commit([(sql, (text_of(options), file_hash, run))])
+        self._rows.pop(run, None)
         # Nobody else can have begun a session meanwhile: we hold the lock of the run.
         return int(self.database.rows("SELECT sessions FROM runs WHERE number = ?", (run,))[0][0])
 
@@ -83,11 +106,17 @@ class Ledger:
     ) -> int:
         """Write that a request is about to leave; it may when this has returned the number of the call."""
         choice = {**call.choice.info(), "because": call.choice.because}
-        number = self._last_calls[run, path] = self._commit(
+        with self._lock:
+            rows = self._rows_of(run)
+            rows.last_call = rows.calls[path] = rows.last_call + 1
+            number = number_of(run, rows.last_call)
+        self._commit(
             (
-                "INSERT INTO calls (id, run, path, state, session, event, key, choice, request, reserved, started)"
-                " VALUES (?, ?, ?, 'started', ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO calls"
+                " (number, id, run, path, state, session, event, key, choice, request, reserved, started)"
+                " VALUES (?, ?, ?, ?, 'started', ?, ?, ?, ?, ?, ?, ?)",
                 (
+                    number,
                     call.id,
                     run,
                     path,
@@ -130,12 +159,14 @@ class Ledger:
 
     def command_started(self, run: int, path: str, kind: str, fingerprint: Fingerprint, why: Mapping[str, Any]) -> None:
         """Write that a command or function is about to be started; it may when this has returned."""
-        self._commit(_stage_row(run, path, kind, "started", fingerprint, why))
+        count, statements = self._stage(run, path, kind, "started", fingerprint, why)
+        self._commit(*statements)
+        self._rows[run].stages[path] = count
 
     def command_stopped(self, run: int, path: str) -> None:
         """Note, with the next commit, that a command was stopped with the run; it may have done part of its work."""
-        sql = "UPDATE stages SET status = 'interrupted' WHERE run = ? AND path = ? AND status = 'started'"
-        self._wait((sql, (run, path)))
+        sql = "UPDATE stages SET status = 'interrupted' WHERE number = ? AND status = 'started'"
+        self._wait((sql, (self._number_of_stage(run, path),)))
 
     def options(self, run: int, options: Mapping[str, Any]) -> None:
         """Write what a resume needs besides the pipeline, when it has changed."""
@@ -144,7 +175,7 @@ class Ledger:
     def keep(self, run: int, path: str) -> None:
         """Keep, with the next commit, the result of a stage that is about to end once more."""
         sql = "INSERT INTO kept (run, fingerprint, outcome) SELECT run, fingerprint, outcome FROM stages"
-        self._wait((f"{sql} WHERE run = ? AND path = ? AND reusable", (run, path)))
+        self._wait((f"{sql} WHERE number = ? AND reusable", (self._number_of_stage(run, path),)))
 
     def stage_ended(
         self,
@@ -157,8 +188,12 @@ class Ledger:
         at_once: bool,
     ) -> None:
         """Write how a stage has ended, with the next commit or `at_once`."""
-        kind, status, last_call = outcome.kind, outcome.status, self._last_calls.pop((run, outcome.path), None)
-        self._wait(_stage_row(run, outcome.path, kind, status, fingerprint, why, outcome, last_call, reusable=reusable))
+        path = outcome.path
+        count, statements = self._stage(
+            run, path, outcome.kind, outcome.status, fingerprint, why, outcome, reusable=reusable
+        )
+        self._wait(*statements)
+        self._rows[run].stages[path] = count
         if at_once:
             self.flush()
 
@@ -171,16 +206,73 @@ class Ledger:
 
     def forget(self, runs: Sequence[int]) -> None:
         """Delete runs with all that belongs to them."""
-        self.database.commit([("DELETE FROM runs WHERE number = ?", (number,)) for number in runs])
+        self.database.delete(
+            (f"DELETE FROM {table} WHERE {where}", (run,))
+            for run in runs
+            for table, where in (("calls", of_run()), ("stages", of_run()), ("kept", "run = ?"), ("runs", "number = ?"))
+        )
 
     def close(self) -> None:
         self.database.close()
 
-    def _wait(self, *statements: tuple[str, Sequence[Any]]) -> None:
+    def _stage(  # noqa: PLR0913 - one parameter per column
+        self,
+        run: int,
+        path: str,
+        kind: str,
+        status: str,
+        fingerprint: Fingerprint | None,
+        why: Mapping[str, Any],
+        outcome: Outcome | None = None,
+        *,
+        reusable: bool = False,
+    ) -> tuple[int, list[Statement]]:
+        """The count of a new row for a stage, and what writes it in place of the one before."""
+        with self._lock:
+            rows = self._rows_of(run)
+            rows.last_stage += 1
+            count = rows.last_stage
+        before = rows.stages.get(path)
+        values = (
+            number_of(run, count),
+            run,
+            path,
+            kind,
+            status,
+            fingerprint.whole if fingerprint else None,
+            fingerprint.text if fingerprint else None,
+            int(reusable),
+            text_of(why),
+            rows.calls.get(path, 0),
+            rows.turn,
+            outcome_text(outcome) if outcome else None,
+        )
+        deletion = [] if before is None else [("DELETE FROM stages WHERE number = ?", (number_of(run, before),))]
+        return count, [*deletion, (_NEW_STAGE, values)]
+
+    def _number_of_stage(self, run: int, path: str) -> int | None:
+        with self._lock:
+            count = self._rows_of(run).stages.get(path)
+        return None if count is None else number_of(run, count)
+
+    def _rows_of(self, run: int) -> _Rows:
+        """What there is of a run; read once in a session, with the lock held."""
+        rows = self._rows.get(run)
+        if rows is None:
+            ask, begin = self.database.rows, number_of(run, 0)
+            stages = ask(f"SELECT path, number FROM stages WHERE {of_run()}", (run,))
+            calls = ask(f"SELECT path, max(number) AS number FROM calls WHERE {of_run()} GROUP BY path", (run,))
+            known = [{row["path"]: row["number"] - begin for row in found} for found in (stages, calls)]
+            last = [max(counts.values(), default=0) for counts in known]
+            turn = ask("SELECT turn FROM runs WHERE number = ?", (run,))[0]["turn"]
+            rows = self._rows[run] = _Rows(turn, known[0], known[1], last[0], last[1])
+        return rows
+
+    def _wait(self, *statements: Statement) -> None:
         with self._lock:
             self._waiting += statements
 
-    def _commit(self, *statements: tuple[str, Sequence[Any]]) -> int:
+    def _commit(self, *statements: Statement) -> int:
         """Write what waits and then `statements`; returns the number of the last new row."""
         # The lock is held over the commit, so that nothing waits that is already being written.
         with self._lock:
@@ -195,39 +287,6 @@ def file_hash(file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
         return ""
-
-
-def _stage_row(  # noqa: PLR0913 - one parameter per column
-    run: int,
-    path: str,
-    kind: str,
-    status: str,
-    fingerprint: Fingerprint | None,
-    why: Mapping[str, Any],
-    outcome: Outcome | None = None,
-    last_call: int | None = None,
-    *,
-    reusable: bool = False,
-) -> tuple[str, Sequence[Any]]:
-    return (
-        "REPLACE INTO stages (run, path, kind, status, fingerprint, parts, reusable, why, outcome, last_call)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?,"
-        " coalesce(?, (SELECT max(number) FROM calls WHERE run = ? AND path = ?), 0))",
-        (
-            run,
-            path,
-            kind,
-            status,
-            fingerprint.whole if fingerprint else None,
-            fingerprint.text if fingerprint else None,
-            int(reusable),
-            text_of(why),
-            outcome_text(outcome) if outcome else None,
-            last_call,  # None: no call of this session, perhaps one of an earlier one
-            run,
-            path,
-        ),
-    )
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from flowcraft.core.errors import UsageError
@@ -17,12 +18,21 @@ def recording(records: Records, record: RunRecord) -> str:
 
 
 def _answers(records: Records, record: RunRecord) -> Iterator[CallRow]:
+    answered: dict[str, dict[str, list[CallRow]]] = {}  # of each run, of each stage
     for outcome in record.outcomes:
-        try:
-            run = records.run(outcome.cached_from or record.id)
-        except UsageError:  # deleted since
-            continue
-        yield from (call for call in records.calls(run.number, outcome.path) if call.response)
+        run_id = outcome.cached_from or record.id
+        if run_id not in answered:
+            answered[run_id] = _by_path(records, run_id)
+        yield from answered[run_id].get(outcome.path, ())
+
+
+def _by_path(records: Records, run_id: str) -> dict[str, list[CallRow]]:
+    found: dict[str, list[CallRow]] = {}
+    with suppress(UsageError):  # deleted since
+        for call in records.calls(records.run(run_id).number):
+            if call.response:
+                found.setdefault(call.path, []).append(call)
+    return found
 
 
 def _line(call: CallRow) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Reading the ledger: runs, how their stages ended, what was asked; never writes."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,6 +14,7 @@ from flowcraft.llm.base import LLMResponse, Usage
 from flowcraft.runner.outcome import Attempt, Outcome, Totals, sums
 from flowcraft.runner.store.database import Database
 from flowcraft.runner.store.ledger import FOLDER
+from flowcraft.runner.store.ledger_schema import number_of, of_run
 from flowcraft.runner.store.rows import outcome_from, response_from, usage_from
 
 MAYBE_BILLED = "no end is recorded: the request may have been answered and billed"
@@ -136,25 +137,30 @@ class Records:
 
     def stages(self, run: int) -> dict[str, StageRow]:
         """The ended stages of a run by path, in the order of their ends."""
-        rows = self._database.rows("SELECT * FROM stages WHERE run = ? ORDER BY number", (run,))
+        rows = self._database.rows(f"SELECT * FROM stages WHERE {of_run()} ORDER BY number", (run,))
         return {row["path"]: _stage(row) for row in rows}
 
     def calls(self, run: int, path: str | None = None) -> list[CallRow]:
-        """The calls of a run in the order they left."""
-        where = "calls.run = ?" if path is None else "calls.run = ? AND calls.path = ?"
-        values = (run,) if path is None else (run, path)
-        rows = self._database.rows(
-            "SELECT calls.*, calls.number <= ifnull(stages.last_call, 0) AS settled FROM calls LEFT JOIN stages"
-            f" ON stages.run = calls.run AND stages.path = calls.path WHERE {where} ORDER BY calls.number",
-            values,
-        )
-        return [_call(row) for row in rows]
+        """The calls of a run, or of one of its stages, in the order they left."""
+        where, values = (of_run(), (run,)) if path is None else (f"{of_run()} AND path = ?2", (run, path))
+        rows = self._database.rows(f"SELECT * FROM calls WHERE {where} ORDER BY number", values)
+        settled = self._settled(run)
+        return [_call(row, settled) for row in rows]
 
     def attempts(self, run: int, done: set[str]) -> dict[str, list[CallRow]]:
         """The calls of the stages that are not `done`; nothing is read of the others."""
-        open_paths = self._database.rows("SELECT DISTINCT path FROM calls WHERE run = ?", (run,))
-        wanted = [row["path"] for row in open_paths if row["path"] not in done]
-        return {path: self.calls(run, path) for path in wanted}
+        settled = self._settled(run)
+        found: dict[str, list[CallRow]] = {}
+        for row in self._database.rows(f"SELECT number, path FROM calls WHERE {of_run()} ORDER BY number", (run,)):
+            if row["path"] not in done:
+                whole = self._database.rows("SELECT * FROM calls WHERE number = ?", (row["number"],))
+                found.setdefault(row["path"], []).append(_call(whole[0], settled))
+        return found
+
+    def _settled(self, run: int) -> Mapping[str, int]:
+        """The number of the last call that belongs to the end of each stage."""
+        rows = self._database.rows(f"SELECT path, last_call FROM stages WHERE {of_run()}", (run,))
+        return {row["path"]: number_of(run, row["last_call"]) for row in rows}
 
     def spent(self, run: int, stage: str | None = None) -> dict[str, Decimal]:
         """What a run has used by now, in each unit; calls without a reported end count as reserved.
@@ -162,10 +168,10 @@ class Records:
         With the path of a `stage` what it and all inside of it have used, its time being that of its calls.
         """
         sums = {unit: Decimal(0) for unit in ("usd", "tokens", "credits", "calls", "time")}
-        sql = "SELECT usd, usage, reserved, state, seconds FROM calls WHERE run = ?"
+        sql = f"SELECT usd, usage, reserved, state, seconds FROM calls WHERE {of_run()}"
         values: tuple[Any, ...] = (run,)
         if stage is not None:
-            sql += " AND (path = ? OR substr(path, 1, ?) IN (?, ?))"
+            sql += " AND (path = ?2 OR substr(path, 1, ?3) IN (?4, ?5))"
             values = (run, stage, len(stage) + 1, f"{stage}/", f"{stage}[")
         for row in self._database.rows(sql, values):
             usage, reserved = usage_from(_json(row["usage"])), _json(row["reserved"]) or {}
@@ -184,7 +190,7 @@ class Records:
 
     def used(self, run: int) -> Totals:
         """What a run has really used by now."""
-        rows = self._database.rows("SELECT usd, usage FROM calls WHERE run = ?", (run,))
+        rows = self._database.rows(f"SELECT usd, usage FROM calls WHERE {of_run()}", (run,))
         return sums((None if usd is None else Decimal(usd), usage_from(_json(usage))) for usd, usage in rows)
 
     def reusable(self, fingerprint: str) -> tuple[Outcome, str] | None:
@@ -198,27 +204,40 @@ class Records:
             return None
         rows = self._database.rows(
             "SELECT found.outcome, runs.id FROM"
-            " (SELECT run, outcome, number FROM stages WHERE fingerprint = ?1 AND reusable"
-            " UNION ALL SELECT run, outcome, 0 FROM kept WHERE fingerprint = ?1) AS found"
-            " JOIN runs ON runs.number = found.run ORDER BY found.number DESC, found.run DESC LIMIT 1",
+            " (SELECT run, outcome, turn, number FROM stages WHERE fingerprint = ?1 AND reusable"
+            " UNION ALL SELECT run, outcome, 0, 0 FROM kept WHERE fingerprint = ?1) AS found"
+            " JOIN runs ON runs.number = found.run ORDER BY found.turn DESC, found.number DESC, found.run DESC LIMIT 1",
             (fingerprint,),
         )
         return (outcome_from(rows[0]["outcome"]), rows[0]["id"]) if rows else None
 
     def latest(
-        self, file: str, path: str, *, before: int | None = None, replayed: bool = True
-    ) -> tuple[StageRow, str] | None:
-        """The latest success of a stage in a run of the same file, or one that began before run `before`, and its run.
+        self, file: str, paths: Collection[str], *, before: int | None = None, replayed: bool = True
+    ) -> dict[str, tuple[StageRow, str]]:
+        """The latest success of each of these stages in a run of the same file, and the id of its run.
 
-        Without `replayed` no run counts whose answers are from a recording.
+        Only runs that began before the run `before` count, and without `replayed` none whose answers are from a
+        recording.
         """
-        rows = self._database.rows(
-            "SELECT stages.*, runs.id FROM stages JOIN runs ON runs.number = stages.run WHERE runs.file = ?"
-            " AND path = ? AND runs.number < ifnull(?, runs.number + 1) AND runs.replayed <= ?"
-            " AND stages.status = 'succeeded' ORDER BY stages.number DESC LIMIT 1",
-            (file, path, before, int(replayed)),
+        runs = self._database.rows(
+            "SELECT number, id, turn FROM runs WHERE file = ? AND number < ifnull(?, number + 1) AND replayed <= ?"
+            " ORDER BY turn DESC",
+            (file, before, int(replayed)),
         )
-        return (_stage(rows[0]), rows[0]["id"]) if rows else None
+        wanted = set(paths)
+        found: dict[str, tuple[int, int, str]] = {}  # the turn, the number and the run of each
+        for run in runs:
+            if len(found) == len(wanted) and run["turn"] <= min((turn for turn, _, _ in found.values()), default=0):
+                break  # older sessions have nothing later
+            sql = f"SELECT path, turn, number FROM stages WHERE {of_run()} AND status = 'succeeded'"
+            for row in self._database.rows(sql, (run["number"],)):
+                one = (row["turn"], row["number"], run["id"])
+                if row["path"] in wanted and one > found.get(row["path"], (-1, 0, "")):
+                    found[row["path"]] = one
+        return {path: (self._stage_at(number), run_id) for path, (_, number, run_id) in found.items()}
+
+    def _stage_at(self, number: int) -> StageRow:
+        return _stage(self._database.rows("SELECT * FROM stages WHERE number = ?", (number,))[0])
 
 
 @contextmanager
@@ -232,7 +251,7 @@ def open_records(workspace: Path) -> Iterator[tuple[Records, Database]]:
 
 
 def _run(row: Any) -> RunRow:
-    data = dict(row)
+    data = {name: row[name] for name in row.keys() if name != "turn"}  # noqa: SIM118 - a row is no mapping
     parsed = {name: _json(data[name]) or {} for name in ("inputs", "options", "outputs")}
     return RunRow(**data | parsed | {"file": Path(data["file"]), "replayed": bool(data["replayed"])})
 
@@ -249,13 +268,13 @@ def _stage(row: Any) -> StageRow:
     )
 
 
-def _call(row: Any) -> CallRow:
+def _call(row: Any, settled: Mapping[str, int]) -> CallRow:
     return CallRow(
         number=row["number"],
         id=row["id"],
         path=row["path"],
         state=row["state"],
-        settled=bool(row["settled"]),
+        settled=row["number"] <= settled.get(row["path"], 0),
         session=row["session"],
         event=row["event"],
         key=row["key"],
