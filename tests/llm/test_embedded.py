@@ -394,5 +394,15 @@ def test_the_openai_provider_understands_the_servers_refusals(peer: llama.Llama,
     assert (caught.value.status, caught.value.retryable) == (400, False)
 
 
+def test_the_server_is_not_given_the_keys_of_others(weights_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    server = llama.start(Path(weights_folder) / weights.SMOLLM2.file_name, context=512, scope=Scope(120))
+    given = Path(f"/proc/{server.child.pid}/environ").read_bytes()
+    server.child.stop()
+
+    assert b"PATH=" in given
+    assert b"canary" not in given
+
+
 def test_the_server_listens_on_loopback_only(peer: llama.Llama) -> None:
     assert peer.url.startswith("http://127.0.0.1:")

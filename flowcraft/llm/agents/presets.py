@@ -1,19 +1,13 @@
 """Agents that are known by name: how they are started, and which variables they may see."""
 
-import fnmatch
-import os
 import tempfile
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from shutil import rmtree
 
-# What programs need to run at all, to find their own files and to reach the network.
-_COMMON = (
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR", "XDG_*",
-    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",
-)  # fmt: skip
+from flowcraft.core.programs.variables import variables
+
 _SET = {"NO_COLOR": "1", "TERM": "dumb"}
 
 
@@ -83,13 +77,7 @@ PRESETS: Mapping[str, Preset] = {
 
 def environment(patterns: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables a program gets: the common ones and those whose name matches one of `patterns`."""
-    wanted = [*_COMMON, *patterns]
-    found = {
-        name: value
-        for name, value in (os.environ if environ is None else environ).items()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
-    }
-    return {**found, **_SET}
+    return {**variables(patterns, environ), **_SET}
 
 
 class EmptyFolder:

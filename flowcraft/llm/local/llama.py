@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import re
 import secrets
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 from flowcraft.core.errors import DeadlineError, ProcessError, ProviderError, TransportError
 from flowcraft.core.programs.child import Child
 from flowcraft.core.programs.program import ending
+from flowcraft.core.programs.variables import variables
 from flowcraft.core.scope import Scope
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,11 @@ INSTALL = "pip install 'flowcraft-sdk[embedded]'"
 # llama.cpp's threads wait for each other by spinning. With libgomp's default, any other busy process
 # makes it 20 to 50 times slower; with this it is about 10 % slower on an idle machine.
 SPIN = "1000"
+# What Python, its loader and the runtimes of llama.cpp look at.
+NEEDED = (
+    *("PYTHON*", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_*", "MALLOC_*", "OMP_*", "GOMP_*"),
+    *("GGML_*", "LLAMA_*", "CUDA_*", "HIP_*", "ROCR_*", "HSA_*", "VK_*", "MESA_*"),
+)
 DYING_S = 2.0  # a dying process closes its sockets first; on a busy machine its end is seen much later
 PARAMS = {
     "n_parallel": 1,
@@ -63,7 +68,7 @@ def start(path: Path, *, context: int, scope: Scope) -> Llama:
     Raises ProviderError if the runtime or the file is not usable, Cancelled if the scope was.
     """
     key = secrets.token_urlsafe(32)
-    environment = {"GOMP_SPINCOUNT": SPIN, **os.environ}
+    environment = {"GOMP_SPINCOUNT": SPIN, **variables(NEEDED)}
     child = Child([sys.executable, "-m", PROGRAM], cwd=ROOT, env=environment)
     try:
         wish = {"path": str(path.absolute()), "alias": path.stem, "api_key": key, "params": PARAMS | {"n_ctx": context}}

@@ -4,7 +4,6 @@ That is pip of this Python, or uv where there is no pip (an environment made by 
 is installed: pip leaves the wheel in the given folder, uv its unpacked files.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 
 from flowcraft.core.errors import DeadlineError, ProcessError, TransportError
 from flowcraft.core.programs.process import Completed, run
+from flowcraft.core.programs.variables import variables
+from flowcraft.core.reading.secrets import masked
 from flowcraft.core.scope import Scope
 
 NETWORK_SIGNS = (b"Retrying (", b"ConnectionError", b"ProxyError", b"SSLError", b"timed out", b"error sending request")
@@ -19,6 +20,10 @@ NO_ROOM_SIGN = b"No space left on device"
 # No cache of theirs: it would keep a second copy of what we keep.
 PIP = ("-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check", "download", "--no-cache-dir")
 UV = ("--quiet", "--no-cache", "pip", "install", "--python", sys.executable)
+NEEDED = (
+    *("PIP_*", "UV_*", "PYTHON*", "VIRTUAL_ENV", "CONDA_*", "LD_LIBRARY_PATH", "DYLD_*", "NETRC"),
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+)
 ONE_WHEEL = ("--no-deps", "--only-binary", ":all:")
 
 
@@ -44,7 +49,7 @@ def fetch(requirement: str, folder: Path, scope: Scope, options: Sequence[str] =
 
 def _try(command: list[str], folder: Path, scope: Scope) -> Completed:
     try:
-        return run(command, env={**os.environ, "TMPDIR": str(folder)}, scope=scope)
+        return run(command, env={**variables(NEEDED), "TMPDIR": str(folder)}, scope=scope)
     except ProcessError as error:
         if scope.expired:
             raise DeadlineError("the download took longer than the call may", sent=False, hint="try again") from error
@@ -54,7 +59,7 @@ def _try(command: list[str], folder: Path, scope: Scope) -> Completed:
 def _failure(requirement: str, done: Completed) -> TransportError:
     output = done.stderr.decode("utf-8", "replace").strip()
     lines = [line for line in output.splitlines() if line.lower().lstrip().startswith("error")] or output.splitlines()
-    what = lines[0].strip() if lines else str(done.error())
+    what = masked(lines[0].strip()) if lines else str(done.error())
     hint = f"see what this says: {sys.executable} -m pip download --no-deps {requirement}"
     if NO_ROOM_SIGN in done.stderr:
         what, hint = "the disk is full", "make room, or let FLOWCRAFT_CACHE name a folder on another disk"
