@@ -60,7 +60,7 @@ class ModelSettings:
     name: str
     provider: str
     model: str
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)  # in code, somebody may have put a password into it
     api_key_env: str | None = None
     context: int | None = None
     max_tokens: int | None = None

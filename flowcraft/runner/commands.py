@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core.errors import ProcessError, StageError
+from flowcraft.core.masking import Mask
 from flowcraft.core.programs.process import Completed, run
 from flowcraft.core.scope import Scope
 from flowcraft.pipeline.expr import Template
 from flowcraft.pipeline.expressions.engine import Files
 from flowcraft.runner.answers import exact
 from flowcraft.runner.events import Channel, Event, TextPiece
-from flowcraft.runner.masking import Mask
 from flowcraft.runner.outcome import Outcome
 from flowcraft.runner.work import Execution, Task
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from flowcraft.core.masking import SHOWN
 from flowcraft.pipeline.model import Pipeline
-from flowcraft.runner.masking import SHOWN
 
 
 def shown(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -556,6 +556,7 @@ def test_nothing_kept_between_calls_holds_the_token() -> None:
         "model.test/v1",
         "http://",
         "http://me:hidden@model.test/v1",
+        "http://me:hid/den?hidden#hidden@model.test/v1",
         "https://evil.test\\@model.test/v1",
         "http://model.test:port/v1",
         "http://[::1/v1",
@@ -563,7 +564,9 @@ def test_nothing_kept_between_calls_holds_the_token() -> None:
         "",
     ],
 )
-def test_refuses_what_is_not_the_address_of_a_service(url: str) -> None:
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:1"])
+def test_refuses_what_is_not_the_address_of_a_service(url: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
     with pytest.raises(UsageError, match="not the address of a service") as caught:
         post(Wire(), url)
 

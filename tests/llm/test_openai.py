@@ -681,6 +681,16 @@ def test_a_key_that_the_service_repeats_is_not_shown() -> None:
         assert KEY not in str(error) + repr(error) + repr(vars(error))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_key_in_the_facts_of_an_answer_is_not_shown(stream: bool) -> None:
+    with ChatServer(answer("hello", model=KEY, finish_reason=f"end of {KEY}", request_id=KEY)) as server:
+        deltas = list(provider(server).deltas(ChatRequest(messages=tuple(HI), stream=stream)))
+
+    assert KEY not in repr(deltas)
+    assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["end of ***"]
+    assert (deltas[0].model, deltas[0].request_id) == ("***", "***")
+
+
 def test_keeps_the_connection_after_an_error() -> None:
     with ChatServer(status(500), answer("ok")) as server:
         openai = provider(server)

@@ -180,7 +180,7 @@ class Message(Reading):
         self.finished = True
         return Delta(
             content=self._content.rest(),
-            finish_reason=_FINISH.get(reason) or quoted(reason),
+            finish_reason=_FINISH.get(reason) or quoted(reason, self.secrets),
             usage=self._usage(),
             model=self._model,
             request_id=self.request_id,

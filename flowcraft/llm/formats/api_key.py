@@ -6,9 +6,10 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from flowcraft.core.errors import AuthError
+from flowcraft.core.masking import Unpicklable
 
 
-class ApiKey:
+class ApiKey(Unpicklable):
     """A key that is given, or else stands in the environment variable `variable`; looked up at each call."""
 
     def __init__(self, variable: str | None, base_url: str, *, given: str | None = None) -> None:

@@ -63,7 +63,7 @@ class Chat:
                 timeouts=self._config.timeouts,
                 streamed=request.stream,
             ) as reply:
-                reading.request_id = reply.request_id
+                reading.request_id, reading.secrets = reply.request_id, reply.secrets
                 if reply.status // 100 != 2:
                     raise _refused(reply)
                 if not request.stream:
@@ -193,7 +193,8 @@ def _not_chat(reply: Reply, body: bytes) -> ProviderError:
 
 def _redirected(reply: Reply) -> str:
     try:
-        return urlsplit(reply.headers.get("location", "")).hostname or "another path"
+        # Without secrets first: of the host only a part of one could be left, in small letters.
+        return urlsplit(reply.quote(reply.headers.get("location", ""))).hostname or "another path"
     except ValueError:
         return "an address that is none"
 

@@ -5,7 +5,7 @@ refuses what would be mistaken for an answer.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from flowcraft.core.errors import IncompleteStream, ProviderError, ReplyError, TransportError, UsageError
@@ -105,6 +105,7 @@ class Reading:
         self.started = False  # some text, answer or reasoning, is there
         self.finished = False
         self.request_id: str | None = None
+        self.secrets: Collection[str] = ()  # of the request, which the service may repeat
         self._model: str | None = None
         self._text = Pieces()
         self._refusal = ""
@@ -204,7 +205,7 @@ class Reading:
 
     def _first_model(self, payload: Mapping[str, Any]) -> str | None:
         model = payload.get("model")
-        self._model = quoted(model) if isinstance(model, str) and model else None
+        self._model = quoted(model, self.secrets) if isinstance(model, str) and model else None
         return self._model
 
     def _finish(self, reason: Any, content: bool) -> str | None:
@@ -215,9 +216,11 @@ class Reading:
         if reason in ("tool_calls", "function_call"):
             raise tools_wanted()
         if self._refusal and not (content or self.text):
-            raise ReplyError(f"the model refused: {quoted(self._refusal)}", hint="change the prompt or the model")
+            raise ReplyError(
+                f"the model refused: {quoted(self._refusal, self.secrets)}", hint="change the prompt or the model"
+            )
         self.finished = True
-        return quoted(reason)
+        return quoted(reason, self.secrets)
 
 
 class _Mender:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core.errors import AuthError
+from flowcraft.core.masking import Unpicklable
 
 MAX_BYTES = 65_536  # a real file has under 1 KiB
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what an HTTP header can carry
@@ -38,7 +39,7 @@ class NoCredentials(LoginRequired):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
+class Credentials(Unpicklable):
     """One state of the file; `refresh_token` is "" and `expires_at_s` (wall clock) None where there is none.
 
     `fields` is the whole object with what we do not know, `digest` names the bytes it was read from.

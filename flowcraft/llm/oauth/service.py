@@ -15,9 +15,11 @@ from typing import Any
 from urllib.parse import quote
 
 from flowcraft.core.errors import AuthError, ProviderError, RateLimitError, TransportError, UsageError
+from flowcraft.core.masking import Unpicklable
 from flowcraft.core.scope import Scope
 from flowcraft.llm.oauth.credentials import LoginRequired, usable_token
 from flowcraft.llm.oauth.resource import is_safe
+from flowcraft.llm.wire.status import quoted
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ Post = Callable[[str, bytes, Mapping[str, str], Scope], FormAnswer]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Grant:
+class Grant(Unpicklable):
     """Tokens as the service gave them; `expires_in_s` is always sensible."""
 
     access_token: str
@@ -70,7 +72,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class DeviceCode:
+class DeviceCode(Unpicklable):
     """What the user is to open and type, and what we ask with meanwhile."""
 
     user_code: str
@@ -111,7 +113,7 @@ class OAuthService:
         answer = self._send("token", form, scope)
         found = _object(answer) if answer.status == 200 or answer.body.strip() else {}
         if answer.status != 200 or "error" in found:
-            reason = _reason(found).replace(refresh_token, "(hidden)")
+            reason = _reason(found, refresh_token)
             raise RefusedGrant(f"the sign-in service refused the refresh token{reason}", status=answer.status)
         return _grant(found, answer)
 
@@ -128,7 +130,7 @@ class OAuthService:
         found = _object(self._send("device/code", form, scope, {"x-request-id": str(uuid.uuid4())}))
         code, url = found.get("device_code"), found.get("verification_uri_complete") or found.get("verification_uri")
         if not (isinstance(code, str) and code and isinstance(url, str) and is_safe(url.partition("?")[0])):
-            raise AuthError(f"the sign-in service gave no code{_reason(found)}", hint="try again later")
+            raise AuthError(f"the sign-in service gave no code{_reason(found, verifier)}", hint="try again later")
         return DeviceCode(
             user_code=str(found.get("user_code") or ""),
             url=url,
@@ -155,7 +157,8 @@ class OAuthService:
             raise _limited(answer)
         if error or answer.status != 200:
             hint = "start it again and agree in the browser"
-            raise LoginRequired(f"signing in did not work{_reason(found)}", hint=hint)
+            reason = _reason(found, code.device_code, code.verifier)
+            raise LoginRequired(f"signing in did not work{reason}", hint=hint)
         return _grant(found, answer)
 
     def _send(
@@ -221,11 +224,11 @@ def _number(value: object, least: float, most: float) -> float | None:
     return value if least <= value <= most else None
 
 
-def _reason(found: Mapping[str, Any]) -> str:
+def _reason(found: Mapping[str, Any], *secrets: str) -> str:
     # Only the two fields that the protocol has for this; a service may echo a token in others.
     words = [found.get(name) for name in ("error", "error_description")]
     text = ": ".join(word for word in words if isinstance(word, str) and word)
-    return f": {text[:200]}" if text else ""
+    return f": {quoted(text, secrets)[:200]}" if text else ""
 
 
 def _limited(answer: FormAnswer) -> ProviderError:

@@ -5,6 +5,7 @@ Part of `http`, the only one that imports it. Messages name the host and the rea
 
 import http.client
 import ssl
+from collections.abc import Collection
 
 import requests
 import urllib3
@@ -39,7 +40,7 @@ _NOT_HTTP = (
 )
 
 
-def translated(error: BaseException, guard: Guard, host: str) -> FlowcraftError:
+def translated(error: BaseException, guard: Guard, host: str, secrets: Collection[str] = ()) -> FlowcraftError:
     """Our error for a foreign one; its `__cause__` is that of the operating system, if there is one."""
     try:
         guard.check()
@@ -50,21 +51,23 @@ def translated(error: BaseException, guard: Guard, host: str) -> FlowcraftError:
     if isinstance(root, _BAD_PROXY):  # its text may hold a password, so it is not kept as the cause
         return TransportError("the address of the proxy cannot be used", sent=False, hint=_PROXY_HINT)
     if guard.answered:
-        failure: FlowcraftError = _broken_answer(error, root, host)
+        failure: FlowcraftError = _broken_answer(error, root, host, secrets)
     else:
-        failure = _no_answer(error, root, guard, host)
+        failure = _no_answer(error, root, guard, host, secrets)
     if isinstance(root, OSError):  # the others quote what has come, or hold it
         # Without its frames: their variables hold the headers, which some loggers of errors show.
         failure.__cause__ = root.with_traceback(None)
     return failure
 
 
-def _no_answer(error: BaseException, root: BaseException, guard: Guard, host: str) -> ProviderError:
+def _no_answer(
+    error: BaseException, root: BaseException, guard: Guard, host: str, secrets: Collection[str]
+) -> ProviderError:
     if isinstance(error, requests.exceptions.ProxyError):
         spoken = "407" in str(root)
         why = getattr(root, "strerror", None) or str(root)  # the words of urllib3, or of the proxy
         return TransportError(
-            f"the proxy gives no way to {host}: {quoted(why)[:200]}",
+            f"the proxy gives no way to {host}: {quoted(why, secrets)[:200]}",
             sent=False,
             retryable=not spoken,
             hint=_PROXY_HINT,
@@ -87,12 +90,12 @@ def _no_answer(error: BaseException, root: BaseException, guard: Guard, host: st
     return TransportError(f"the request to {host} failed: {_brief(root)}", sent=guard.sent, hint=hint)
 
 
-def _broken_answer(error: BaseException, root: BaseException, host: str) -> ProviderError:
+def _broken_answer(error: BaseException, root: BaseException, host: str, secrets: Collection[str]) -> ProviderError:
     if isinstance(error, urllib3.exceptions.DecodeError):
         hint = "look at what is between here and the service: nobody asked for compression"
         return TransportError(f"the compressed answer of {host} is corrupt", hint=hint)
     if isinstance(root, _NOT_HTTP) or type(root) in (http.client.HTTPException, ValueError):
-        return TransportError(f"{host} does not speak HTTP as it should: {_said(root)}", hint="check base_url")
+        return TransportError(f"{host} does not speak HTTP as it should: {_said(root, secrets)}", hint="check base_url")
     reason = getattr(root, "strerror", None)
     return IncompleteStream(
         f"the answer of {host} was cut off" + (f": {reason}" if reason else ""), retryable=True, hint=ASK_AGAIN
@@ -129,10 +132,10 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _said(root: BaseException) -> str:
+def _said(root: BaseException, secrets: Collection[str]) -> str:
     # The other kinds quote what was received, which may be an echo of the request.
     speaks = isinstance(root, (http.client.LineTooLong, ValueError)) or type(root) is http.client.HTTPException
-    return quoted(str(root)) if speaks else type(root).__name__
+    return quoted(str(root), secrets) if speaks else type(root).__name__
 
 
 def _brief(root: BaseException) -> str:

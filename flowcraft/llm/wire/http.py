@@ -7,9 +7,9 @@ kept connection which turns out to be dead before the first byte is replaced onc
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 import requests
@@ -17,6 +17,7 @@ import urllib3
 from requests.utils import should_bypass_proxies
 
 from flowcraft.core.errors import AuthError, FlowcraftError, ProviderError, TransportError, UsageError
+from flowcraft.core.masking import Unpicklable
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import Timeouts
 from flowcraft.llm.wire.connection import Adapter, current
@@ -26,6 +27,9 @@ from flowcraft.llm.wire.status import quoted, request_id
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _PIECE = 65536
+_SHORTEST = 6  # of a secret that is taken out of what a service says
+_OPEN = ("accept", "anthropic-", "content-", "user-agent", "x-dashscope-", "x-request-id")  # headers without any
+_PASSWORD = re.compile(r"://[^:]*:(.*)@")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
 
 
@@ -42,7 +46,7 @@ class SecretHeaders(dict[str, str]):
         return f"<{', '.join(self)}: not shown>"
 
 
-class Wire:
+class Wire(Unpicklable):
     """The connections of one provider, shared by its threads.
 
     `keep_alive` False has the service close each connection; `direct` ignores proxies. Proxies and the
@@ -84,7 +88,7 @@ class Wire:
         except BaseException:
             guard.close()
             raise
-        return Reply(raw, guard, target.host, _secrets(headers))
+        return Reply(raw, guard, target.host, (*_secrets(headers), *target.secrets))
 
     def close(self) -> None:
         """Close the idle connections; the next call opens new ones."""
@@ -108,7 +112,7 @@ class Wire:
                 if guard.reused and not (guard.answered or guard.fresh or guard.stopped):
                     guard.fresh = True
                     continue
-                failure = translated(error, guard, target.host)
+                failure = translated(error, guard, target.host, target.secrets)
             else:
                 raw: urllib3.HTTPResponse = response.raw
                 return raw
@@ -130,8 +134,7 @@ class Wire:
     def _target(self, url: str) -> "_Target":
         target = self._targets.get(url)
         if target is None:
-            bypass = not self._proxies or should_bypass_proxies(url, no_proxy=self._no_proxy)
-            target = self._targets[url] = _Target(url, self._headers, {} if bypass else self._proxies)
+            target = self._targets[url] = _Target(url, self._headers, self._proxies, self._no_proxy)
         return target
 
 
@@ -179,7 +182,7 @@ class Reply:
                         break
                 guard.check()
         except FOREIGN as error:
-            failure = translated(error, guard, self.host)
+            failure = translated(error, guard, self.host, self.secrets)
         else:
             self._ended = True
             return
@@ -249,7 +252,9 @@ class Reply:
 class _Target:
     """What does not change between the calls to one URL: built once, copied for each call."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], proxies: Mapping[str, str]) -> None:
+    def __init__(
+        self, url: str, headers: Mapping[str, str], proxies: Mapping[str, str], no_proxy: str | None = None
+    ) -> None:
         prepared = requests.PreparedRequest()
         try:
             if not _URL.match(url):
@@ -261,11 +266,12 @@ class _Target:
             self.host = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
         except ValueError:  # its text may hold the query
             raise UsageError(
-                f"this is not the address of a service: {quoted(url.partition('?')[0].rpartition('@')[2])}",
+                f"this is not the address of a service: {quoted(url.rpartition('@')[2].partition('?')[0])}",
                 hint="base_url looks like https://api.openai.com/v1; keys belong into api_key_env",
             ) from None
         self.prepared = prepared
-        self.proxies = dict(proxies)
+        self.proxies = {} if not proxies or should_bypass_proxies(url, no_proxy=no_proxy) else dict(proxies)
+        self.secrets = _passwords(self.proxies.values())
         # Only a connection through a SOCKS proxy is not ours to break: let its socket time out.
         socks = any(proxy.lower().startswith("socks") for proxy in self.proxies.values())
         self.timeout = 60.0 if socks else None
@@ -278,7 +284,14 @@ def prepared_host(url: str) -> str:
 
 def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
     """The parts of the headers that must not be shown when a service repeats them."""
-    return tuple(word for value in headers.values() for word in value.split() if len(word) >= 6)
+    values = (value for name, value in headers.items() if not name.lower().startswith(_OPEN))
+    return tuple(word for value in values for word in value.split() if len(word) >= _SHORTEST)
+
+
+def _passwords(proxies: Iterable[str]) -> tuple[str, ...]:
+    """The passwords in the addresses of proxies: a proxy may repeat them as well."""
+    found = {match[1] for match in map(_PASSWORD.search, proxies) if match}
+    return tuple(word for word in found | set(map(unquote, found)) if len(word) >= _SHORTEST)
 
 
 def _check(headers: SecretHeaders) -> None:

@@ -4,12 +4,13 @@ Knows which refusals are worth another try, how long to wait, and how to quote a
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from flowcraft.core.errors import AuthError, ProviderError, QuotaError, RateLimitError
+from flowcraft.core.masking import Mask
 
 QUOTE_CHARS = 500
 ASK_AGAIN = "ask again; if it happens often, look at the service's status"
@@ -41,7 +42,7 @@ class Fault(NamedTuple):
     status: int | None = None
 
 
-def fault_in(payload: Any, secrets: Iterable[str] = ()) -> Fault | None:
+def fault_in(payload: Any, secrets: Collection[str] = ()) -> Fault | None:
     """The error in a JSON value, in whichever of the usual forms; None if there is none."""
     if not isinstance(payload, Mapping):
         return None
@@ -134,7 +135,7 @@ def _way_out(status: int, words: frozenset[str]) -> str:
     return "compare the parameters and messages with what this model takes"
 
 
-def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str | None:
+def request_id(headers: Mapping[str, str], secrets: Collection[str] = ()) -> str | None:
     """The service's name for this request, under any of the usual headers."""
     for name in _REQUEST_ID_HEADERS:
         value = headers.get(name)
@@ -168,17 +169,23 @@ def _in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def quoted(text: str | bytes, secrets: Iterable[str] = ()) -> str:
+def quoted(text: str | bytes, secrets: Collection[str] = ()) -> str:
     """A foreign text on one line: no secrets, no control characters, no more than 500 characters."""
     if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    for secret in secrets:
-        text = text.replace(secret, "***")
+        text = text[: 32 * QUOTE_CHARS].decode("utf-8", "replace")
+    if secrets and len(text) >= min(map(len, secrets)):  # most are ids, and shorter than any key
+        text = _masked(text, secrets)
     if len(text) <= QUOTE_CHARS and text.isprintable() and " " not in text:
         return text  # ids and words, as nearly all are
     text = text[: 8 * QUOTE_CHARS]
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
+
+
+def _masked(text: str, secrets: Collection[str]) -> str:
+    mask = Mask(secrets).stream()
+    whole = len(text) <= 8 * QUOTE_CHARS
+    return mask.add(text[: 8 * QUOTE_CHARS]) + (mask.end() if whole else "")  # no half of a secret at the cut
 
 
 def _status_code(value: Any) -> int | None:

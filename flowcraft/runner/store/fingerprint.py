@@ -13,11 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from flowcraft.core.masking import Mask
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.parts import ImagePart, TextPart
 from flowcraft.llm.routing import Choice
-from flowcraft.runner.masking import Mask
 from flowcraft.runner.work import Execution, Question, Shape, Task
 
 VERSION = 1  # changes when FlowCraft itself asks in another way
