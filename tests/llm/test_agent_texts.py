@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcraft.core.errors import AuthError, ProviderError, RateLimitError, TransportError
+from flowcraft.core.errors import AuthError, ProcessError, ProviderError, RateLimitError, TransportError
 from flowcraft.llm.agents.acp.jsonrpc import BrokenMessage, Notification, Request, Response, parse
 from flowcraft.llm.agents.acp.models import choose_mode, choose_model
-from flowcraft.llm.agents.failures import disguised, failure
+from flowcraft.llm.agents.failures import disguised, failure, without_secrets
 from flowcraft.llm.agents.prompt import PREFACE, prompt_text, read_back
 from flowcraft.llm.agents.reply import found_at
 from flowcraft.llm.agents.terminal import PlainText, asks_for_login, plain
@@ -224,3 +224,19 @@ def test_an_answer_about_errors_is_an_answer(text: str) -> None:
 def test_paths_lead_through_maps_and_lists() -> None:
     value = {"a": [{"b": 1}, {"b": 2}]}
     assert [found_at(value, path) for path in ("a.1.b", "a.-1.b", "a.2.b", "a.b", "x")] == [2, 2, None, None, None]
+
+
+def test_the_secrets_of_an_agent_are_in_no_part_of_its_error() -> None:
+    env = {"MY_TOKEN": "t0ken-of-mine", "HTTP_PROXY": "http://me:passw0rd@proxy.test", "MODE": "ordinary word"}
+    said = "t0ken-of-mine and passw0rd in an ordinary word"
+
+    with pytest.raises(TransportError) as caught, without_secrets(env):
+        raise TransportError(said, partial_text=said, hint=said) from ProcessError(
+            said, argv=(), returncode=1, output=said
+        )
+
+    cause = caught.value.__cause__
+    assert isinstance(cause, ProcessError)
+    for text in (str(caught.value), repr(caught.value), caught.value.partial_text, caught.value.hint, cause.output):
+        assert "*** and *** in an ordinary word" in str(text)
+    assert "t0ken" not in repr(cause)

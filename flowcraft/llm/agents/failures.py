@@ -5,9 +5,20 @@ or as the answer itself. Looked up in the order of the table; the first match de
 """
 
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flowcraft.core.errors import AuthError, ProviderError, QuotaError, RateLimitError, ReplyError, TransportError
+from flowcraft.core.errors import (
+    AuthError,
+    FlowcraftError,
+    ProviderError,
+    QuotaError,
+    RateLimitError,
+    ReplyError,
+    TransportError,
+)
+from flowcraft.core.masking import Mask
 from flowcraft.llm.agents.terminal import plain
 
 _MAX_MESSAGE = 300
@@ -140,6 +151,8 @@ _BY_CODE = {-32000: AUTH, 401: AUTH, 403: AUTH, 429: RATE_LIMIT, 529: OVERLOAD}
 _ENVELOPE = re.compile(r"^.*encountered an error in the response stream:\s*", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"\s*\(request_id: ([^)\s]+)\)\s*$")
 _SECRET = re.compile(r"\b(?:ksk|sk)[-_][\w-]{8,}|(?<=Bearer )\S{8,}")
+_SECRET_NAME = re.compile(r"(?i)key|token|secret|passw|credential|auth")
+_PASSWORD = re.compile(r"(?<=://)[^/@\s:]*:([^/@\s]+)(?=@)")
 _ERROR_TEXT = re.compile(
     r"\W*(?:(?:api |internal |stream |unexpected )?error\b|unexpected status\b|exceeded retry limit\b|"
     r"stream disconnected\b|authentication failed\b|request failed\b|you've hit your usage limit\b)",
@@ -208,6 +221,27 @@ def unread(agent: str, written: str) -> ProviderError:
         f"{agent} wrote nothing in which `reply` finds an answer: {_shortened(plain(written).splitlines()[-1])!r}",
         hint="compare `format`, `text` and `delta` of the model with what it writes",
     )
+
+
+@contextmanager
+def without_secrets(env: Mapping[str, str]) -> Iterator[None]:
+    """A block whose errors do not repeat the secrets among the variables of an agent, which may print them."""
+    try:
+        yield
+    except FlowcraftError as error:
+        found = [value for name, value in env.items() if len(value) >= 8 and _SECRET_NAME.search(name)]
+        _hide(error, Mask([*found, *(name for value in env.values() for name in _PASSWORD.findall(value))]))
+        raise
+
+
+def _hide(error: BaseException | None, mask: Mask) -> None:
+    while isinstance(error, FlowcraftError):
+        for name in ("message", "hint", "partial_text", "request_id", "output"):
+            text = getattr(error, name, None)
+            if text:
+                setattr(error, name, mask.text(text))
+        error.args = (error.message,)
+        error = error.__cause__ or error.__context__
 
 
 def _first_words(text: str, kind: Kind | None) -> tuple[str, str | None]:

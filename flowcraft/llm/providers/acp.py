@@ -16,6 +16,7 @@ from flowcraft.llm.agents.acp.agent import Agent
 from flowcraft.llm.agents.acp.link import Launch
 from flowcraft.llm.agents.acp.options import INSTALL, command, folder, model_of, not_installed, policy, start, variables
 from flowcraft.llm.agents.acp.pool import Agents
+from flowcraft.llm.agents.failures import without_secrets
 from flowcraft.llm.agents.presets import PRESETS, Preset
 from flowcraft.llm.agents.prompt import prompt_parts
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
@@ -37,7 +38,8 @@ class AcpProvider(BaseLLMProvider):
     def deltas(self, request: ChatRequest) -> Iterator[Delta]:
         model, required = model_of(self.config)
         prompt = prompt_parts(request.messages)
-        with self._agents.lent(request.scope) as agent:
+        env = variables(self.config, self._preset().variables)
+        with without_secrets(env), self._agents.lent(request.scope) as agent:
             yield from agent.answer(prompt, request.scope, model=model, required=required)
 
     def missing(self) -> str | None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from flowcraft.core.errors import ProcessError, ProviderError
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.agents.acp.options import INSTALL, cannot_start, command, folder, not_installed, variables
-from flowcraft.llm.agents.failures import disguised, empty, unproven, unread
+from flowcraft.llm.agents.failures import disguised, empty, unproven, unread, without_secrets
 from flowcraft.llm.agents.oneshot import OneShot
 from flowcraft.llm.agents.presets import EmptyFolder
 from flowcraft.llm.agents.prompt import prompt_text
@@ -38,14 +38,15 @@ class CommandProvider(BaseLLMProvider):
         text = prompt_text(request.messages, self.config.name).encode("utf-8", "replace")
         argv = [part.replace("{model}", self.config.model) for part in command(self.config)]
         name = os.path.basename(argv[0])
-        with _prompted(argv, text) as (words, stdin), _folder(folder(self.config)) as cwd:
+        env = variables(self.config)
+        with without_secrets(env), _prompted(argv, text) as (words, stdin), _folder(folder(self.config)) as cwd:
             try:
                 with OneShot(
                     name,
                     words,
                     scope=request.scope,
                     limits=self.config.timeouts,
-                    env=variables(self.config),
+                    env=env,
                     cwd=cwd,
                     stdin=stdin,
                 ) as program:

@@ -19,7 +19,7 @@ from flowcraft.llm.agents.acp.agent import Agent
 from flowcraft.llm.agents.acp.link import Launch
 from flowcraft.llm.agents.acp.options import command, folder, model_of, policy, start, variables
 from flowcraft.llm.agents.acp.pool import Agents
-from flowcraft.llm.agents.failures import kind_of
+from flowcraft.llm.agents.failures import kind_of, without_secrets
 from flowcraft.llm.agents.kiro.chat import PlainReader, StructuredReader, answers, chat_command, choices
 from flowcraft.llm.agents.kiro.probe import NAME, Kiro, check, credential_missing, find
 from flowcraft.llm.agents.oneshot import OneShot
@@ -69,7 +69,8 @@ class KiroProvider(BaseLLMProvider):
 
     def deltas(self, request: ChatRequest) -> Iterator[Delta]:
         try:
-            yield from self._asked(self._kiro(request.scope), request)
+            with without_secrets(self._env()):
+                yield from self._asked(self._kiro(request.scope), request)
         except AuthError:
             with self._lock:
                 self._checked.clear()
