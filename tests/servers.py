@@ -55,6 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.owner.next_reply(self.received)(self)
 
     do_GET = do_POST
+    do_CONNECT = do_POST
     do_HEAD = do_POST
 
     def write(self, data: bytes) -> None:
