@@ -430,7 +430,14 @@ def test_a_proxy_that_refuses_is_named_without_its_password(monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     "proxy",
-    ["http://me:hidden-password@127.0.0.1:abc", "http://[::1", "http://", "nonsense://x", "socks5://127.0.0.1:1"],
+    [
+        "http://me:hidden-password@127.0.0.1:abc",
+        "http://me:hidden-password@",
+        "http://[::1",
+        "http://",
+        "nonsense://x",
+        "socks5://127.0.0.1:1",
+    ],
 )
 def test_a_proxy_that_is_no_address_is_said_without_its_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)

@@ -225,7 +225,11 @@ class Adapter(requests.adapters.HTTPAdapter):
         url = request.url or ""
         pool = self._known.get(url)
         if pool is None or pool.pool is None:  # closed, when too many others came in between
-            pool = self._known[url] = super().get_connection_with_tls_context(request, *args, **kwargs)
+            try:
+                pool = super().get_connection_with_tls_context(request, *args, **kwargs)
+            except TypeError:  # what requests makes of a proxy that is a login and no host
+                raise requests.exceptions.InvalidProxyURL from None
+            self._known[url] = pool
         return pool
 
     def request_url(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> str:
