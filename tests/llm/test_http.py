@@ -1,5 +1,6 @@
 """The wire below the providers: connections that die, hang, fork or are proxied, and what errors may show."""
 
+import contextlib
 import gc
 import gzip
 import http.client
@@ -87,6 +88,65 @@ def test_replaces_a_connection_only_once() -> None:
 
     assert len(server.requests) == 3
     assert (caught.value.sent, caught.value.retryable) == (True, True)
+
+
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        PLAIN + b"more",
+        PLAIN + PLAIN,
+        PLAIN.replace(b"200", b"500") + b"more",
+        PLAIN.replace(b"Length: 2", b"Length: 0"),
+        PLAIN.replace(b"200", b"500").replace(b"Length: 2", b"Length: 0"),
+        PLAIN.replace(b"Content-Length: 2", b"Content-Encoding: gzip\r\nContent-Length: 0"),
+        b"HTTP/1.1 200 OK\r\n" + CHUNKS + PLAIN,
+        b"HTTP/1.1 500 No\r\n" + CHUNKS + b"more",
+        b"HTTP/1.1 200 OK\r\n" + CHUNKS.replace(b"0\r\n\r\n", b"0\r\nX-Trailer: a\r\n\r\nmore"),
+        PLAIN.replace(b"200 OK", b"204 No Content"),
+        PLAIN.replace(b"200 OK", b"304 Not Modified"),
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n" + CHUNKS,
+        b"HTTP/1.1 304 Not Modified\r\n" + CHUNKS[:36],
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    ],
+)
+def test_a_connection_with_more_on_it_than_the_answer_is_used_no_more(odd: bytes) -> None:
+    with ChatServer(raw(odd, end="keep"), answer("b")) as server:
+        wire = Wire()
+        with contextlib.suppress(ProviderError):
+            post(wire, server.base_url)
+
+        assert b'"b"' in post(wire, server.base_url)
+        wire.close()
+
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "usual",
+    [
+        PLAIN,
+        PLAIN.replace(b"200", b"500"),
+        b"HTTP/1.1 200 OK\r\n" + CHUNKS,
+        b"HTTP/1.1 500 No\r\n" + CHUNKS,
+        b"HTTP/1.1 100 Continue\r\n\r\n" + PLAIN,
+        b"HTTP/1.1 200 OK\r\n" + CHUNKS.replace(b"0\r\n\r\n", b"0\r\nX-Trailer: a\r\n\r\n"),
+    ],
+)
+@pytest.mark.parametrize("cut", [1, 17, 40, 45, 200])
+def test_a_connection_with_nothing_but_the_answer_is_used_again(usual: bytes, cut: int) -> None:
+    with ChatServer(raw(usual[:cut], usual[cut:], end="keep", pause_s=0.01), answer("b")) as server:
+        wire = Wire()
+        post(wire, server.base_url)
+
+        assert b'"b"' in post(wire, server.base_url)
+        wire.close()
+
+    assert server.connections == 1
 
 
 def test_sends_nothing_twice_on_a_new_connection() -> None:

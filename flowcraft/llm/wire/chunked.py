@@ -12,12 +12,12 @@ _SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?\r?")
 
 
 class Chunks:
-    """One body as it comes; `ended` once its last chunk and the trailers are there."""
+    """One body as it comes; `ended` once its last chunk and the trailers are there, with `surplus` if more has come."""
 
-    __slots__ = ("_after", "_left", "_line", "_trailers", "ended")
+    __slots__ = ("_after", "_left", "_line", "_trailers", "ended", "surplus")
 
     def __init__(self) -> None:
-        self.ended = False
+        self.ended = self.surplus = False
         self._left = 0  # bytes of the chunk that are still to come
         self._after = False  # the line end behind a chunk is to come
         self._line = b""  # the beginning of a line
@@ -51,6 +51,7 @@ class Chunks:
                 break
             position = end + 1
             self._take(line)
+        self.surplus = position < size
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _take(self, line: bytes) -> None:

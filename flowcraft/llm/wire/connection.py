@@ -24,6 +24,7 @@ from flowcraft.llm.wire.deadline import Guard
 from flowcraft.llm.wire.head import take_plain
 
 _SLICE_S = 0.1  # how late a cancel may be noticed where nothing can be woken
+_WITHOUT_BODY = (101, 204, 304)
 _TOGETHER = 65536  # the largest request whose head is copied together with its body
 
 
@@ -42,20 +43,28 @@ class _Answer(http.client.HTTPResponse):
     """
 
     _chunks: Chunks | None = None
+    _guard: Guard | None = None
+    _measured = False  # whether what has come with the head is known to be no more than the body
 
     def begin(self) -> None:
-        guard = current.guard
+        guard = self._guard = current.guard
         if guard is not None:
             seen = self.fp.peek(1)
             guard.answered = guard.answered or bool(seen)
-            if take_plain(self, seen):
+            taken = take_plain(self, seen)
+            if taken:
                 guard.read = self.read1 if self.chunked or self.length else None
+                self._measure(len(seen) - taken)
                 return
         super().begin()
         while self.status // 100 == 1 and self.status != http.client.SWITCHING_PROTOCOLS:
             self.headers = self.msg = None  # type: ignore[assignment]  # so that it begins again
             super().begin()
         self._check_head()
+        if self.status in _WITHOUT_BODY:  # by rule, and against what the head may say; some services send one
+            self.chunked, self.length = False, 0
+        if self.length == 0:
+            self._spoil()
 
     def _check_head(self) -> None:
         """Refuse what `http.client` reads in another way than it was meant: where would such an answer end?"""
@@ -74,6 +83,8 @@ class _Answer(http.client.HTTPResponse):
             return b""
         if self.chunked:
             return self._of_chunks(n)
+        if not self._measured and self.length:
+            self._measure(len(self.fp.peek(1)))
         piece = super().read1(n)
         if self.length == 0:
             self.close()
@@ -90,10 +101,22 @@ class _Answer(http.client.HTTPResponse):
                 raise http.client.IncompleteRead(b"")
             body = self._chunks.body(block)
             if self._chunks.ended or not block:
+                if self._chunks.surplus:
+                    self._spoil()
                 self.close()
                 return body
             if body:
                 return body
+
+    def _measure(self, come: int) -> None:
+        # What comes later is not read beyond the end, and seen by whoever wants to use the connection next.
+        self._measured = True
+        if self.length is not None and come > self.length:
+            self._spoil()
+
+    def _spoil(self) -> None:
+        if self._guard is not None:
+            self._guard.spoiled = True
 
 
 class _Socket(socket.socket):
@@ -118,7 +141,8 @@ class _Breakable(HTTPConnection):
     @property
     def is_connected(self) -> bool:
         """urllib3 asks this before it takes a connection from the pool."""
-        return not (current.guard is not None and current.guard.fresh) and super().is_connected
+        spoiled = self._owner is not None and self._owner.spoiled
+        return not (spoiled or (current.guard is not None and current.guard.fresh)) and super().is_connected
 
     def connect(self) -> None:
         guard = current.guard

@@ -37,6 +37,7 @@ class Guard:
         self.reused = False  # the connection has carried a request before
         self.sent = False  # bytes of the request may have left
         self.answered = False  # a byte of the answer has come
+        self.spoiled = False  # the connection may hold more than this answer: no other is to be read from it
         self.stopped = False  # the connection was broken by us, or will be as soon as there is one
         self.read: Callable[[int], bytes] | None = None  # reads on in a plain answer whose end is known, past urllib3
         self._forget = scope.on_cancel(self.abort)

@@ -39,16 +39,16 @@ class _Fields(http.client.HTTPMessage):
         return None
 
 
-def take_plain(answer: http.client.HTTPResponse, seen: bytes) -> bool:
-    """Begin the answer to a POST with the head in `seen`, its next bytes; False if that is not plain."""
+def take_plain(answer: http.client.HTTPResponse, seen: bytes) -> int:
+    """Begin the answer to a POST with the head in `seen`, its next bytes: how many those are, 0 if it is not plain."""
     found = _HEAD.match(seen)
     if found is None:
-        return False
+        return 0
     reason, _, text = found[0].decode("ascii")[_STATUS_CHARS:].partition("\r\n")
     pairs = _FIELD.findall(text)
     framing = _framing(pairs)
     if framing is None:
-        return False
+        return 0
     length = framing.get("content-length")
     answer.fp.read(found.end())
     answer.version, answer.status, answer.reason = 11, 200, reason
@@ -60,7 +60,7 @@ def take_plain(answer: http.client.HTTPResponse, seen: bytes) -> bool:
     # Without a length the end of the connection is the end of the answer.
     endless = length is None and not answer.chunked
     answer.will_close = endless or "close" in framing.get("connection", "").lower()
-    return True
+    return found.end()
 
 
 def _framing(pairs: list[tuple[str, str]]) -> dict[str, str] | None:
