@@ -19,7 +19,7 @@ from jinja2 import Template as Code
 from jinja2 import Undefined, UndefinedError, nodes
 
 from flowcraft.core.errors import ExpressionError, UsageError
-from flowcraft.pipeline.expressions import engine, plain, quoting, shell
+from flowcraft.pipeline.expressions import engine, plain, quoting, shell, uses
 from flowcraft.pipeline.expressions.data import Null, Refused, defined, field_of, kind_of, text_of
 from flowcraft.pipeline.expressions.engine import Files
 from flowcraft.pipeline.expressions.lexer import Piece, bare, fail, pieces
@@ -220,19 +220,19 @@ def _slots(source: str) -> tuple[Piece, ...]:
 
 @lru_cache(maxsize=4096)
 def _expression_facts(source: str) -> Facts:
-    found = plain.condition_facts(source)
+    found = uses.condition_facts(source)
     return facts(source, expression_tree(source, bare(source))) if found is None else found
 
 
 @lru_cache(maxsize=4096)
 def _template_facts(source: str) -> Facts:
-    found = plain.template_facts(source)
+    found = uses.template_facts(source)
     return facts(source, template_tree(source, list(_pieces(source)))) if found is None else found
 
 
 @lru_cache(maxsize=4096)
 def _script_facts(source: str) -> Facts:
-    found = plain.template_facts(source)
+    found = uses.template_facts(source) if "${%" not in source else None
     if found is not None:
         return found
     each = [facts(source, expression_tree(source, part.tokens)) for part in _slots(source)]

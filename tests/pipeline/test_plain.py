@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcraft.core.errors import ExpressionError
 from flowcraft.pipeline.expr import Expression, Template, _pieces, _plain_parts, _template_code
-from flowcraft.pipeline.expressions import engine, plain
+from flowcraft.pipeline.expressions import engine, plain, uses
 from flowcraft.pipeline.expressions.lexer import MAX_TOKENS, bare
 from flowcraft.pipeline.expressions.references import facts
 from flowcraft.pipeline.expressions.syntax import expression_tree, template_tree
@@ -144,7 +144,7 @@ CONDITIONS = st.lists(st.tuples(st.sampled_from(["", "", "not ", "not"]), COMPAR
 @given(CONDITIONS, st.sampled_from(["", " ", "\n", " and stages.a.ok", " or not stages.b.ok", "${{"]))
 def test_what_a_condition_uses_is_told_as_with_a_tree(condition: str, end: str) -> None:
     source = condition + end
-    found = plain.condition_facts(source)
+    found = uses.condition_facts(source)
 
     assert found is None or found == facts(source, expression_tree(source, bare(source)))
 
@@ -162,7 +162,7 @@ def test_what_a_condition_uses_is_told_as_with_a_tree(condition: str, end: str) 
     ],
 )
 def test_plain_conditions_need_no_tree(condition: str) -> None:
-    assert plain.condition_facts(condition) == facts(condition, expression_tree(condition, bare(condition)))
+    assert uses.condition_facts(condition) == facts(condition, expression_tree(condition, bare(condition)))
 
 
 @given(
@@ -176,9 +176,61 @@ def test_plain_conditions_need_no_tree(condition: str) -> None:
 )
 def test_what_a_template_uses_is_told_as_with_a_tree(parts: list[str]) -> None:
     source = "".join(parts)
-    found = plain.template_facts(source)
+    found = uses.template_facts(source)
 
     assert found is None or found == facts(source, template_tree(source, list(_pieces(source))))
+
+
+STATEMENTS = st.one_of(
+    st.sampled_from(
+        ["${% endfor %}", "${% endif %}", "${%- else -%}", "${%else%}", "${% elif inputs.x %}", "${% end %}"]
+    ),
+    FILTERED.map("".join).flatmap(
+        lambda listed: st.sampled_from(["one", "item", "stages", "loop", "a.b", "none", "not"]).map(
+            lambda name: f"${{% for {name} in {listed} %}}"
+        )
+    ),
+    CONDITIONS.map("${%% if %s %%}".__mod__),
+    CONDITIONS.map("${%%if %s-%%}".__mod__),
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.recursive(
+        st.lists(
+            VALUES
+            | STATEMENTS
+            | FILTERED.map("".join).map("${{ %s }}".__mod__)
+            | st.sampled_from(["${{ one }}", "${{ loop.index }}", "${{ stages.a.output }}", "text "]),
+            max_size=3,
+        ).map("".join),
+        lambda inner: st.one_of(
+            st.tuples(STATEMENTS, inner, st.sampled_from(["${% endfor %}", "${% endif %}"])).map("".join),
+            st.tuples(CONDITIONS, inner, inner).map(
+                lambda part: f"${{% if {part[0]} %}}{part[1]}${{% else %}}{part[2]}${{% endif %}}"
+            ),
+        ),
+        max_leaves=5,
+    )
+)
+def test_what_a_template_with_statements_uses_is_told_as_with_a_tree(source: str) -> None:
+    found = uses.template_facts(source)
+
+    assert found is None or found == facts(source, template_tree(source, list(_pieces(source))))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "${% for one in stages.a.output.items %}\n- ${{ one.name }} ${{ loop.index }}\n${% endfor %}",
+        "${% if stages.a.ok and a != 'b' %}${{ stages.a.output }}${%- else -%}${{ stages.b.output }}${% endif %}",
+        "${% for a in inputs.l | sort %}${% if a == 'x' %}${{ a }}${{ inputs.y }}${% endif %}${% endfor %}${{ b }}",
+        "${% if stages.a.ok %}${% for b in stages.a.output.l %}${{ stages.a.output.m }}${% endfor %}${% endif %}",
+    ],
+)
+def test_plain_statements_need_no_tree(source: str) -> None:
+    assert uses.template_facts(source) == facts(source, template_tree(source, list(_pieces(source))))
 
 
 @pytest.mark.parametrize("value", ["${{ inputs.x\u00a0}}", "${{ a }}" * (MAX_TOKENS + 1), "${{ a" + ".a" * 100 + " }}"])

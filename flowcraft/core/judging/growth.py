@@ -1,4 +1,4 @@
-"""How much one value can cost a schema: alternatives and references lead to others for the same value.
+"""How much one value can cost a schema with references: these and alternatives lead to others for the same value.
 
 Counted for the worst value without trying any. Schemas for the parts of a value do not count: the value ends somewhere.
 """
