@@ -233,6 +233,24 @@ def test_plain_statements_need_no_tree(source: str) -> None:
     assert uses.template_facts(source) == facts(source, template_tree(source, list(_pieces(source))))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "${% if not stages.a.ok %}x${% else %}${{ stages.a.output }}${% endif %}",
+        "${% if a %}x${% elif b %}y${% endif %}",
+        "${% for a, b in c %}x${% endfor %}",
+        "${% for a in b if a %}x${% endfor %}",
+        "${% for a in b %}x${% else %}y${% endfor %}",
+        "${% for a in b %}x${% endif %}",
+        "${% if a %}x",
+        "${% if a | nothing %}x${% endif %}",
+        "${% if a %}" * 11 + "${% endif %}" * 11,
+    ],
+)
+def test_statements_that_need_a_tree_are_left_to_it(source: str) -> None:
+    assert uses.template_facts(source) is None
+
+
 @pytest.mark.parametrize("value", ["${{ inputs.x\u00a0}}", "${{ a }}" * (MAX_TOKENS + 1), "${{ a" + ".a" * 100 + " }}"])
 def test_what_the_engine_would_refuse_is_refused_when_it_is_read(value: str) -> None:
     with pytest.raises(ExpressionError):
