@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from flowcraft.core.problems import Problem
 from flowcraft.pipeline.expr import Expression, Script, Template
+from flowcraft.pipeline.source import Where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +163,7 @@ class Stage:
     budget: Mapping[str, Any] = field(default_factory=dict)
     cache: bool | None = None
     line: int = 0
+    where: Where | None = field(default=None, repr=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -194,6 +196,7 @@ class Pipeline:
     budget: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     warnings: tuple[Problem, ...] = ()
+    where: Where | None = field(default=None, repr=False, compare=False)
 
     @property
     def folder(self) -> Path:

@@ -60,7 +60,11 @@ class Judge:
         files = Workspace(contract.cwd)
         if check.that is not None:
             return self._expression(check, names, files)
-        reason = self._command(check, names, files) if check.run is not None else self._question(check, names, files)
+        try:
+            made = self._command if check.run is not None else self._question
+            reason = made(check, names, files)
+        except ExpressionError as error:
+            raise contract.where.failure(error, "check") if contract.where else error from error
         return _said(check, names, files, reason) if reason else ""
 
     def _expression(self, check: Check, names: Mapping[str, Any], files: Workspace) -> str:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flowcraft.core.errors import ProcessError, StageError
 from flowcraft.core.masking import Mask
+from flowcraft.core.errors import ExpressionError, ProcessError, StageError
 from flowcraft.core.programs.process import Completed, run
 from flowcraft.core.scope import Scope
 from flowcraft.pipeline.expr import Template
@@ -58,7 +58,7 @@ def execute_command(task: Task, work: Execution, emit: Callable[[Event], None], 
 
 
 def arguments(words: Sequence[Template], names: Mapping[str, Any], files: Files) -> tuple[str, ...]:
-    """The words of a command in list form. Raises StageError for a result that would be read as an option.
+    """The words of a command in list form. Raises ExpressionError for a result that would be read as an option.
 
     What a person gives as an input may be one, and so may what follows an option or `--`.
     """
@@ -68,9 +68,8 @@ def arguments(words: Sequence[Template], names: Mapping[str, Any], files: Files)
         text = word.text(names, files)
         if made and not guarded and _OPTION.match(text) and _from_a_result(word):
             hint = f"write -- before it: run: [{made[0]}, ..., --, {word.source}]"
-            raise StageError(
-                f"FC210: {text[:40]!r} would be an option of '{made[0]}', and comes from a result", hint=hint
-            )
+            said = f"{text[:40]!r} would be an option of '{made[0]}', and comes from a result"
+            raise ExpressionError(said, expression=word.source, code="FC210", hint=hint)
         made.append(text)
         guarded = "--" in made or (word.is_static and text.startswith("-"))
     return tuple(made)

@@ -33,8 +33,8 @@ from flowcraft.runner.schedule import Schedule
 from flowcraft.runner.sight import check_question
 from flowcraft.runner.stages import failed
 from flowcraft.runner.store.fingerprint import digest
-from flowcraft.runner.tasks import Renderer
-from flowcraft.runner.using import entered, inner_budget
+from flowcraft.runner.tasks import Renderer, placed
+from flowcraft.runner.using import inner_budget
 from flowcraft.runner.work import Question, Task
 from flowcraft.runner.workspace import Workspace
 
@@ -214,8 +214,7 @@ class Executions:
 
     def _included(self, place: Place, end: End, work: Inclusion) -> None:
         used, renderer = work.pipeline, place.frame.renderer
-        given = renderer.arguments(place.stage, work, place.names)
-        values = entered(used, given, place.path)
+        values = renderer.entered(place.stage, work, place.names, place.path)
         limits = place.limits.narrowed(place.path, None, self._inner(place.path, used.budget))
         inner = renderer.used(used, secret_texts(used, values), place.stage.retries)
         self._opened(place, end, used.stages, used, inner, Names(used, values, place.names.run), limits)
@@ -326,7 +325,10 @@ class Executions:
         undo = self.undo / digest(place.path)[:UNDO_LETTERS] if stage.output.format == "files" else None
         streamed = minutes.listener is not None
         task = place.frame.renderer.task(stage, place.path, place.names, self.models, streamed=streamed, undo=undo)
-        choice = self.llm.choose(task.stage, task.work.model) if isinstance(task.work, Question) else None
+        choice = None
+        if isinstance(task.work, Question):
+            with placed(stage, "model"):
+                choice = self.llm.choose(task.stage, task.work.model)
         session = minutes.session
         known = session.known(task, choice) if session else None
         if known:

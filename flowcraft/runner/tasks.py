@@ -7,7 +7,7 @@ from pathlib import Path
 from types import EllipsisType, TracebackType
 from typing import Any
 
-from flowcraft.core.errors import ExpressionError, StageError
+from flowcraft.core.errors import ExpressionError, StageError, UsageError
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.routing import Named
 from flowcraft.pipeline.expr import Expression, Template
@@ -25,26 +25,30 @@ from flowcraft.pipeline.model import (
     Prompt,
     Stage,
 )
+from flowcraft.pipeline.source import Where
 from flowcraft.runner.attachments import attached
 from flowcraft.runner.checks import key_of
 from flowcraft.runner.choices import named_by_stage, stage_model
 from flowcraft.runner.commands import arguments, private_file
 from flowcraft.runner.files import read_by
 from flowcraft.runner.names import Names
+from flowcraft.runner.using import entered, fitting
 from flowcraft.runner.work import Contract, Execution, Invocation, Judgement, Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
-SHOWN_CHARACTERS = 80  # of a template that failed
 _TEXT = Shape()
 
 
 @dataclass(slots=True)
 class _Placed:
-    """A block whose ExpressionErrors become StageErrors with their place; a generator would take twice as long."""
+    """A block whose errors get their place in the file; a generator would take twice as long.
 
-    file: Path
-    line: int
-    what: str
+    Without `keys` only those of an expression, else also those that what stands under the keys is to blame for.
+    """
+
+    where: Where | None
+    keys: tuple[str, ...] = ()
+    about: str = ""
 
     def __enter__(self) -> None:
         pass
@@ -52,12 +56,14 @@ class _Placed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, ExpressionError):
-            place = f"{self.file}:{self.line}" if self.line else str(self.file)
-            shown = _excerpt(error.expression, error.offset)
-            raise StageError(
-                f"{place}: {error.code}: {self.what}{error.message}, in: {shown}", hint=error.hint
-            ) from error
+        known = ExpressionError if not self.keys else (UsageError, StageError)
+        if self.where is not None and isinstance(error, known):
+            raise self.where.failure(error, *self.keys, about=self.about) from error
+
+
+def placed(stage: Stage, *keys: str) -> _Placed:
+    """A block in which an error gets the place of the expression that has failed, or of these keys of the stage."""
+    return _Placed(stage.where, keys)
 
 
 class Renderer:
@@ -96,43 +102,44 @@ class Renderer:
         """Whether the stage's `if` holds. Raises StageError."""
         if stage.condition is None:
             return True
-        with self.placed(stage.line):
+        with placed(stage):
             return stage.condition.condition(names.public, self.workspace)
 
     def done(self, stage: Stage, names: Names, output: Any) -> bool:
         """Whether the stage's `until` holds. Raises StageError."""
         assert stage.repeat
-        with self.placed(stage.line):
+        with placed(stage):
             return stage.repeat.until.condition({**names.public, "output": output}, self.workspace)
 
     def items(self, stage: Stage, each: Each, names: Names) -> list[Any]:
         """What the stage runs over. Raises StageError."""
-        with self.placed(stage.line):
+        with placed(stage, "foreach", "in"):
             if isinstance(each.items, Expression):
                 found = each.items.value(names.public, self.workspace)
             else:
                 found = self._filled(each.items, names.public)
-        if not isinstance(found, list):
-            raise StageError(f"'foreach' of '{stage.id}' goes over a list, and this is {kind_of(found)}")
-        if len(found) > each.most:
-            hint = f"narrow it down, or allow more: foreach: {{in: ..., max: {len(found)}}}"
-            place = f"{self._pipeline.file}:{stage.line}"
-            said = f"'{stage.id}' has {len(found)} items, at most {each.most} are allowed"
-            raise StageError(f"{place}: FC302: {said}", hint=hint)
+            if not isinstance(found, list):
+                raise StageError(f"'foreach' of '{stage.id}' goes over a list, and this is {kind_of(found)}")
+            if len(found) > each.most:
+                hint = f"narrow it down, or allow more: foreach: {{in: ..., max: {len(found)}}}"
+                said = f"'{stage.id}' has {len(found)} items, at most {each.most} are allowed"
+                raise StageError(f"FC302: {said}", hint=hint)
         return found
 
-    def arguments(self, stage: Stage, work: Inclusion, names: Names) -> dict[str, Any]:
-        """The values under `with`; only a secret input may be given a secret. Raises StageError."""
+    def entered(self, stage: Stage, work: Inclusion, names: Names, path: str) -> dict[str, Any]:
+        """The inputs of a used pipeline; only a secret input may be given a secret. Raises StageError."""
         secret = {one.name for one in work.pipeline.inputs if one.secret}
-        with self.placed(stage.line):
-            return {
-                name: self._filled(value, names.private if name in secret else names.public)
-                for name, value in work.arguments.items()
-            }
+        given = {}
+        for name, value in work.arguments.items():
+            with placed(stage, "with", name):
+                given[name] = self._filled(value, names.private if name in secret else names.public)
+                fitting(work.pipeline, name, given[name], path)
+        with placed(stage, "with" if given else "uses"):
+            return entered(work.pipeline, given, path)
 
     def approval(self, stage: Stage, approval: Approval, names: Names) -> str:
         """What a person is asked. Raises StageError."""
-        with self.placed(stage.line):
+        with placed(stage):
             return approval.text.text(names.public, self.workspace)
 
     def task(
@@ -140,9 +147,8 @@ class Renderer:
     ) -> Task:
         """The stage with every template rendered. Raises StageError, or UsageError for a path."""
         output = stage.output
-        with self.placed(stage.line):
-            reads = read_by(stage.id, self.workspace, stage.reads) if stage.reads else {}
-            save = output.save.text(names.public, self.workspace) if output.save else None
+        with placed(stage):
+            reads = self._reads(stage)
             return Task(
                 path=path,
                 stage=stage.id,
@@ -153,7 +159,7 @@ class Renderer:
                 writes=stage.writes,
                 retries=self._retries if stage.retries is None else stage.retries,
                 timeout_s=stage.timeout_s,
-                save=None if save is None else self.workspace.target(save),
+                save=self._saved(stage, output.save, names) if output.save else None,
                 undo=undo,
                 cache=stage.cache,
                 streamed=streamed,
@@ -169,13 +175,19 @@ class Renderer:
         """The outputs of the pipeline. Raises StageError."""
         made: dict[str, object] = {}
         for name, template in self._pipeline.outputs.items():
-            with self.placed(0, f"output '{name}': "):
+            with _Placed(self._pipeline.where, ("outputs", name), f"output '{name}': "):
                 made[name] = template.render(names.public, self.workspace)
         return made
 
-    def placed(self, line: int, what: str = "") -> "_Placed":
-        """Say where in the file the template stands that cannot be rendered."""
-        return _Placed(self._pipeline.file, line, what)
+    def _reads(self, stage: Stage) -> dict[str, str]:
+        if not stage.reads:
+            return {}
+        with placed(stage, "reads"):
+            return read_by(stage.id, self.workspace, stage.reads)
+
+    def _saved(self, stage: Stage, save: Template, names: Names) -> Path:
+        with placed(stage, "output", "save"):
+            return self.workspace.target(save.text(names.public, self.workspace))
 
     def _work(
         self, stage: Stage, names: Names, models: Mapping[str, str], reads: Sequence[str]
@@ -188,19 +200,22 @@ class Renderer:
                 target=stage.work.target, arguments=arguments, cwd=self.workspace.root, secrets=self._secrets
             )
         assert isinstance(stage.work, Command)
-        return self._execution(stage.work, names)
+        return self._execution(stage, stage.work, names)
 
     def _question(
         self, stage: Stage, prompt: Prompt, names: Names, models: Mapping[str, str], reads: Sequence[str]
     ) -> Question:
-        text = prompt.text.text(names.public, self.workspace)
-        if not text.strip():
-            raise StageError(f"the prompt of '{stage.id}' is empty", hint="look at the values it is made of")
+        with placed(stage, "prompt"):
+            text = prompt.text.text(names.public, self.workspace)
+            if not text.strip():
+                raise StageError(f"the prompt of '{stage.id}' is empty", hint="look at the values it is made of")
+        with placed(stage, "reads"):
+            content = attached(text, self.workspace, reads)
         system = prompt.system.text(names.public, self.workspace) if prompt.system else ""
         opening = (LLMMessage("system", system),) if system.strip() else ()
         higher = () if stage.id in models else prompt.models[1:]
         return Question(
-            messages=(*opening, LLMMessage("user", attached(text, self.workspace, reads))),
+            messages=(*opening, LLMMessage("user", content)),
             model=self._named(stage, names, models),
             ladder=tuple([self._model(stage, one, names) for one in higher]),
             attempts=prompt.attempts,
@@ -216,15 +231,19 @@ class Renderer:
         return named_by_stage(self._pipeline, stage, self._model(stage, stage.work.model, names))
 
     def _model(self, stage: Stage, template: Template, names: Names) -> str:
-        name = template.text(names.public, self.workspace).strip()
-        if not name:
-            raise StageError(f"the model of '{stage.id}' is empty", hint="give a fallback: | default('cheap')")
+        with placed(stage, "model"):
+            name = template.text(names.public, self.workspace).strip()
+            if not name:
+                raise StageError(f"the model of '{stage.id}' is empty", hint="give a fallback: | default('cheap')")
         return name
 
-    def _execution(self, command: Command, names: Names) -> Execution:
+    def _execution(self, stage: Stage, command: Command, names: Names) -> Execution:
         public, files = names.public, self.workspace
         env = {name: value.text(names.private, files) for name, value in command.env.items()}
-        cwd = files.folder(command.cwd.text(public, files)) if command.cwd else files.root
+        cwd = files.root
+        if command.cwd:
+            with placed(stage, "cwd"):
+                cwd = files.folder(command.cwd.text(public, files))
         script = None
         if command.script is not None:
             script, values = command.script.render(public, files, spill=self._spill)
@@ -245,7 +264,7 @@ class Renderer:
         own = {**names.public, "stages": stages}
         values = {".".join(map(str, path)): _value(own, path) for path in sorted(seen, key=str) if path[0] != "output"}
         key = key_of(stage.checks, values)
-        return Contract(checks=stage.checks, names=own, key=key, cwd=root, secrets=self._secrets)
+        return Contract(checks=stage.checks, names=own, key=key, cwd=root, secrets=self._secrets, where=stage.where)
 
     def _filled(self, value: Any, names: Mapping[str, Any]) -> Any:
         if isinstance(value, Template):
@@ -279,14 +298,3 @@ def _value(names: Any, path: Sequence[str | int]) -> Any:
     for part in path:
         names = field_of(names, part)
     return names if is_defined(names) else None
-
-
-def _excerpt(text: str, offset: int) -> str:
-    # The line of the place, and no more of it than a terminal line holds.
-    start = text.rfind("\n", 0, offset) + 1
-    end = text.find("\n", offset)
-    line = text[start : end if end >= 0 else len(text)]
-    if len(line) > SHOWN_CHARACTERS:
-        cut = max(0, offset - start - SHOWN_CHARACTERS // 2)
-        line = f"...{line[cut : cut + SHOWN_CHARACTERS]}..."
-    return line.strip()

@@ -11,13 +11,17 @@ from flowcraft.pipeline.plan import bind
 from flowcraft.runner.budget import Budget, limits
 
 
+def fitting(used: Pipeline, name: str, value: Any, path: str) -> None:
+    """Raise StageError if a value is not what the input `name` of a used pipeline takes."""
+    one = next(one for one in used.inputs if one.name == name)
+    if reasons := check_value(value, one.schema):
+        said = "; ".join(reason.replace("the answer", "it", 1) for reason in reasons)
+        said = "it is secret, and not what its schema says" if one.secret else said
+        raise StageError(f"the input '{name}' of '{path}' does not fit: {said}", hint="look at its `with`")
+
+
 def entered(used: Pipeline, given: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The inputs of a used pipeline; values keep their types. Raises StageError."""
-    for one in used.inputs:
-        if one.name in given and (reasons := check_value(given[one.name], one.schema)):
-            said = "; ".join(reason.replace("the answer", "it", 1) for reason in reasons)
-            said = "it is secret, and not what its schema says" if one.secret else said
-            raise StageError(f"the input '{one.name}' of '{path}' does not fit: {said}", hint="look at its `with`")
     try:
         return bind(used, given, os.environ)
     except UsageError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.routing import Named
 from flowcraft.pipeline.model import Check
+from flowcraft.pipeline.source import Where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,8 @@ class Shape:
 class Contract:
     """What must hold for a result: the checks, and the names that they may use.
 
-    `key` stands for all of it in a fingerprint: two contracts with the same key accept the same results.
+    `key` stands for all of it in a fingerprint: two contracts with the same key accept the same results. `where` is the
+    place of the stage.
     """
 
     checks: tuple[Check, ...] = ()
@@ -78,6 +80,7 @@ class Contract:
     key: str = ""
     cwd: Path = Path()
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    where: Where | None = field(default=None, repr=False, compare=False)
 
 
 _KINDS: Mapping[type, str] = {Question: "prompt", Execution: "run", Invocation: "python"}

@@ -327,7 +327,7 @@ def test_what_cannot_be_saved_fails_the_stage_and_keeps_the_answer() -> None:
 # -- what is wrong ----------------------------------------------------------------------------------
 
 
-def test_a_template_that_fails_names_file_and_line() -> None:
+def test_a_template_that_fails_names_file_line_and_column() -> None:
     record = run_(
         """
         - id: a
@@ -340,7 +340,7 @@ def test_a_template_that_fails_names_file_and_line() -> None:
 
     error = str(record.outcomes[1].error)
     assert record.outcomes[1].status == "failed"
-    assert "p.yaml:6" in error
+    assert "p.yaml:7:20: FC300" in error
     assert "stages.a.output[3]" in error
 
 

@@ -17,6 +17,7 @@ from flowcraft.pipeline.reading.material import Material, Text, mapping, string,
 from flowcraft.pipeline.reading.shape import KINDS, MAX_NESTING, good_name, kind, stages
 from flowcraft.pipeline.reading.sites import Level, Spot
 from flowcraft.pipeline.reading.works import Works
+from flowcraft.pipeline.source import Source, Where
 
 _TRIED = ("prompt", "run", "python")  # where a timeout is for each try
 _TAKEN = ("inputs", "stages", "run", "loop", "output", "index")
@@ -50,6 +51,7 @@ class Builder:
         self._schemas = Schemas(path.parent, self.material.complaints)
         self._readers = self._every_reader()
         self._include = include
+        self._source = Source(document, self.material.named_texts)
         self._data: dict[str, Any] = mapping(document.data)
         self._defaults = self._read_defaults()
 
@@ -76,6 +78,7 @@ class Builder:
             outputs=outputs,
             budget=material.budget(data.get("budget"), ["budget"]),
             description=string(data.get("description")),
+            where=Where(self._source),
         )
 
     def _read_defaults(self) -> _Defaults:
@@ -112,6 +115,7 @@ class Builder:
             needs=_needs(data, outer.level.stages),
             each=each,
             line=self.material.document.position(place)[0],
+            where=Where(self._source, tuple(place)),
             **{**self._defaults.fields[of], **details},
             **(self._judged(data, place, judging) if "repeat" in data or "check" in data else {}),
         )

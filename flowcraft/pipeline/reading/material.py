@@ -33,7 +33,7 @@ class Text:
 
 
 class Material:
-    """Reads the values of one file; `complaints` and `sites` grow on the way."""
+    """Reads the values of one file; `complaints`, `sites` and `named_texts` (text -> file) grow on the way."""
 
     def __init__(self, document: Document, path: Path, models: Collection[str] | None) -> None:
         self.document = document
@@ -42,6 +42,7 @@ class Material:
         self.sites: list[Site] = []
         self._models = models
         self._files: dict[str, tuple[Template, TextFile]] = {}
+        self.named_texts: dict[str, str] = {}
 
     def site(self, item: Expression | Template | Script, place: Place, key: str, spot: Spot) -> None:
         """Note a template that is rendered at `spot`; there is nothing to say about one without values."""
@@ -176,6 +177,7 @@ class Material:
                 self.complaints.at(place, str(error), error.code, error.hint)
                 return None
             self._files[name] = Template(file.text), file
+            self.named_texts[file.text] = file.file
         return self._files[name]
 
 

@@ -1,6 +1,5 @@
 """Where each template and expression of a pipeline stands, and how a problem with it is marked."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,9 +9,7 @@ from flowcraft.core.problems import Problem
 from flowcraft.pipeline.expr import Expression, Script, Template
 from flowcraft.pipeline.model import Stage
 from flowcraft.pipeline.reading.included import TextFile
-
-_WORD = re.compile(r"\$\{[{%]|&&|\|\||[!=]==?|\w+|\S")
-
+from flowcraft.pipeline.source import occurrence, word_at
 
 NO_NAMES: frozenset[str] = frozenset()
 
@@ -67,14 +64,12 @@ class Site:
         """A problem with the part of the template that is `text`, at `offset`."""
         if self.file:
             return self.file.problem(offset, len(text), message, code=code, hint=hint, severity=severity)
-        source = self.item.source
-        before = source[: offset + len(text) - 1].count(text) if text else 0
+        before = occurrence(self.item.source, offset, text)
         return self.document.problem(
             self.path, message, code=code, hint=hint, snippet=text or None, occurrence=before, severity=severity
         )
 
     def failure(self, error: ExpressionError) -> Problem:
         """An expression that cannot be read, as a problem."""
-        word = _WORD.match(error.expression, error.offset)
-        text = word[0] if word else ""
+        text = word_at(error.expression, error.offset)
         return self.problem(error.message, code=error.code, hint=error.hint, offset=error.offset, text=text)
