@@ -10,7 +10,7 @@ parsed before it is needed; what is parsed is kept by text.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -151,23 +151,34 @@ class Script:
         quoting.slots(self.source, [(part.start, part.end) for part in _slots(self.source)])
 
     def render(
-        self, scope: Scope, files: Files | None = None, *, spill: shell.Spill | None = None
+        self,
+        scope: Scope,
+        files: Files | None = None,
+        *,
+        spill: shell.Spill | None = None,
+        given: Callable[[Template], bool] | None = None,
     ) -> tuple[str, dict[str, str]]:
         """The script and the variables it needs in its environment.
 
         `spill(name, text)` puts a value that is too large for the environment into a file and
-        returns its path.
+        returns its path. `given` says whether a value may be an option of a command, as what a person has given may.
         """
         parts = _slots(self.source)
         places = quoting.slots(self.source, [(part.start, part.end) for part in parts])
         values = []
-        for part in parts:
+        for part, place in zip(parts, places, strict=True):
             references = _piece_facts(self.source, part).references
             value = _value(self.source, part.start, _piece_code(self.source, part), references, scope, files)
             try:
-                values.append((value, text_of(value)))
+                text = text_of(value)
             except Refused as error:
                 raise _failure(error, self.source, part.start, references, scope) from error
+            written = self.source[part.start : part.end]
+            if given and shell.is_option(place, text) and not given(Template(written)):
+                said = f"{text[:40]!r} would be an option of '{place.option_of}', and comes from a result"
+                hint = f'write -- before it, or both in one: --name="{written}"'
+                fail(self.source, part.start, said, code="FC210", hint=hint)
+            values.append((value, text))
         return shell.filled(self.source, places, values, spill)
 
 

@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from flowcraft.pipeline.model import Check
 from flowcraft.runner.answers import reading, sent_back
 from flowcraft.runner.books import Books
 from flowcraft.runner.commands import arguments, execute_command, private_file
+from flowcraft.runner.origins import is_given
 from flowcraft.runner.work import Contract, Execution, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
+MAX_COMMAND = 1000  # characters of a command that is told; its arguments may be as long as an answer
 MAX_REASON = 4000  # characters of what a command has printed, sent back to the model
 VERDICT: Mapping[str, Any] = {
     "type": "object",
@@ -84,9 +87,13 @@ class Judge:
             def spill(name: str, text: str) -> str:
                 return private_file(Path(folder) / name, text)
 
-            script, env = check.run.script.render(names, files, spill=spill) if check.run.script else (None, {})
-            argv = arguments(check.run.argv, names, files)
-            env = {**self.env, **env}
+            given = self.task.contract.given
+            script, env = None, dict(self.env)
+            if check.run.script:
+                known = partial(is_given, given=given)
+                script, values = check.run.script.render(names, files, spill=spill, given=known)
+                env |= values
+            argv = arguments(check.run.argv, names, files, given)
             work = Execution(
                 cwd=self.task.contract.cwd, script=script, argv=argv, env=env, secrets=self.task.contract.secrets
             )
@@ -95,6 +102,7 @@ class Judge:
         if outcome.ok:
             return ""
         shown = check.run.script.source.strip() if check.run.script else " ".join(argv)
+        shown = shown if len(shown) <= MAX_COMMAND else f"{shown[:MAX_COMMAND]}..."
         printed = "\n".join(part for part in (str(outcome.output or ""), outcome.stderr or "") if part.strip())
         how = f"exit code {outcome.exit_code}" if outcome.exit_code is not None else str(outcome.error).split("\n")[0]
         return f"`{shown}` failed ({how}):\n{printed[-MAX_REASON:]}".rstrip(":\n")

@@ -7,22 +7,24 @@ run's secrets taken out.
 
 import codecs
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flowcraft.core.masking import Mask
 from flowcraft.core.errors import ExpressionError, ProcessError, StageError
+from flowcraft.core.masking import Mask
 from flowcraft.core.programs.process import Completed, run
 from flowcraft.core.scope import Scope
 from flowcraft.pipeline.expr import Template
+from flowcraft.pipeline.expressions.commands import ends_options
 from flowcraft.pipeline.expressions.engine import Files
+from flowcraft.pipeline.expressions.shell import OPTION
 from flowcraft.runner.answers import exact
 from flowcraft.runner.events import Channel, Event, TextPiece
+from flowcraft.runner.origins import is_given
 from flowcraft.runner.outcome import Outcome
 from flowcraft.runner.work import Execution, Task
 
@@ -34,7 +36,6 @@ PASSED_ON = frozenset(
         *("SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "CI"),
     )
 )
-_OPTION = re.compile(r"--?[A-Za-z]")
 BASH = ("-euo", "pipefail")
 MAX_SCRIPT_BYTES = 64 * 1024  # Linux takes no argument longer than 128 KiB: longer scripts go by file
 STDERR_CHARACTERS = 64 * 1024  # of the end of stderr, kept in the record
@@ -57,27 +58,26 @@ def execute_command(task: Task, work: Execution, emit: Callable[[Event], None], 
     return _ended(task, done, mask)
 
 
-def arguments(words: Sequence[Template], names: Mapping[str, Any], files: Files) -> tuple[str, ...]:
-    """The words of a command in list form. Raises ExpressionError for a result that would be read as an option.
+def arguments(words: Sequence[Template], names: Mapping[str, Any], files: Files, given: Set[str]) -> tuple[str, ...]:
+    """The words of a command in list form.
 
-    What a person gives as an input may be one, and so may what follows an option or `--`.
+    Raises ExpressionError for a result that would be the program, or be read as an option of it: behind another
+    option, too, since only the program knows which of them take a value. What a person gives may be one, and so may
+    what follows `--` or the code of `bash -c`.
     """
     made: list[str] = []
-    guarded = False
     for word in words:
         text = word.text(names, files)
-        if made and not guarded and _OPTION.match(text) and _from_a_result(word):
-            hint = f"write -- before it: run: [{made[0]}, ..., --, {word.source}]"
-            said = f"{text[:40]!r} would be an option of '{made[0]}', and comes from a result"
-            raise ExpressionError(said, expression=word.source, code="FC210", hint=hint)
+        if not is_given(word, given) and word.source.lstrip().startswith("${"):
+            if not made:
+                said, hint = "which program runs may not come from a result", "name it: run: [git, ...]"
+                raise ExpressionError(said, expression=word.source, code="FC210", hint=hint)
+            if not ends_options(made) and OPTION.match(text):
+                said = f"{text[:40]!r} would be an option of '{made[0]}', and comes from a result"
+                hint = f"write -- before it, or both in one: run: [{made[0]}, ..., '--name={word.source}']"
+                raise ExpressionError(said, expression=word.source, code="FC210", hint=hint)
         made.append(text)
-        guarded = "--" in made or (word.is_static and text.startswith("-"))
     return tuple(made)
-
-
-def _from_a_result(word: Template) -> bool:
-    names = {reference.path[0] for reference in word.references}
-    return word.source.lstrip().startswith("${") and not (names and names <= {"inputs", "run"})
 
 
 def _ended(task: Task, done: Completed, mask: Mask) -> Outcome:

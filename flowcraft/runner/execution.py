@@ -27,6 +27,7 @@ from flowcraft.runner.inputs import secret_texts
 from flowcraft.runner.minutes import Minutes
 from flowcraft.runner.names import Names
 from flowcraft.runner.nested import BudgetAccount, Budgets
+from flowcraft.runner.origins import given_inputs
 from flowcraft.runner.outcome import Attempt, Outcome, RunStatus
 from flowcraft.runner.saving import published, saved
 from flowcraft.runner.schedule import Schedule
@@ -82,6 +83,7 @@ class Executions:
             self._rounds(place, end)
             return
         items = place.frame.renderer.items(place.stage, each, place.names)
+        place = replace(place, names=place.names.looping(each))
         self.minutes.tell(StageStarted(place.path, place.stage.kind))
         limit = min(each.parallel or self.jobs, self.jobs)
         fan = Fan(place=place, items=items, limit=limit, end=end, results=[None] * len(items))
@@ -216,8 +218,9 @@ class Executions:
         used, renderer = work.pipeline, place.frame.renderer
         values = renderer.entered(place.stage, work, place.names, place.path)
         limits = place.limits.narrowed(place.path, None, self._inner(place.path, used.budget))
+        given = given_inputs(used, work, place.names.given)
         inner = renderer.used(used, secret_texts(used, values), place.stage.retries)
-        self._opened(place, end, used.stages, used, inner, Names(used, values, place.names.run), limits)
+        self._opened(place, end, used.stages, used, inner, Names(used, values, place.names.run, given), limits)
 
     def _closed(self, frame: Frame, place: Place, end: End) -> None:
         """All stages of a group or used pipeline have ended; what stands under its `finally` comes now."""

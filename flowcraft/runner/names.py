@@ -6,7 +6,8 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from flowcraft.pipeline.model import Pipeline
+from flowcraft.pipeline.model import Each, Pipeline
+from flowcraft.runner.origins import GIVEN, given_items
 from flowcraft.runner.outcome import Attempt, Outcome, totals
 
 MAX_ERROR, MAX_MODEL = 64 * 1024, 1024  # characters of an error and of a model's name, as templates see them
@@ -37,12 +38,18 @@ class RunNames(Mapping[str, Any]):
 
 
 class Names:
-    """The names of one list of stages; `private` has the secret inputs, too, and is for `env:` alone."""
+    """The names of one list of stages; `private` has the secret inputs, too, and is for `env:` alone.
 
-    def __init__(self, pipeline: Pipeline, inputs: Mapping[str, Any], run: RunNames) -> None:
+    `given` are those of what a person has given.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, inputs: Mapping[str, Any], run: RunNames, given: frozenset[str] = GIVEN
+    ) -> None:
         secret = {one.name for one in pipeline.inputs if one.secret}
         open_inputs = {name: value for name, value in inputs.items() if name not in secret}
         self.run = run
+        self.given = given
         self._stages: MutableMapping[str, Any] = {}
         self.public: Mapping[str, Any] = {"inputs": open_inputs, "stages": self._stages, "run": run}
         self.private: Mapping[str, Any] = {**self.public, "inputs": dict(inputs)}
@@ -51,6 +58,12 @@ class Names:
         """The same names with those of a loop besides."""
         made = copy(self)
         made.public, made.private = {**self.public, **local}, {**self.private, **local}
+        return made
+
+    def looping(self, each: Each) -> "Names":
+        """The same names for what runs once per item."""
+        made = copy(self)
+        made.given = given_items(each, self.given)
         return made
 
     def below(self) -> "Names":

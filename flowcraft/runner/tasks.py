@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import EllipsisType, TracebackType
@@ -32,6 +33,7 @@ from flowcraft.runner.choices import named_by_stage, stage_model
 from flowcraft.runner.commands import arguments, private_file
 from flowcraft.runner.files import read_by
 from flowcraft.runner.names import Names
+from flowcraft.runner.origins import is_given
 from flowcraft.runner.using import entered, fitting
 from flowcraft.runner.work import Contract, Execution, Invocation, Judgement, Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
@@ -246,9 +248,11 @@ class Renderer:
                 cwd = files.folder(command.cwd.text(public, files))
         script = None
         if command.script is not None:
-            script, values = command.script.render(public, files, spill=self._spill)
+            script, values = command.script.render(
+                public, files, spill=self._spill, given=partial(is_given, given=names.given)
+            )
             env |= values
-        argv = arguments(command.argv, public, files)
+        argv = arguments(command.argv, public, files, names.given)
         return Execution(cwd=cwd, script=script, argv=argv, env=env, secrets=self._secrets)
 
     def _contract(self, stage: Stage, names: Names) -> Contract:
@@ -263,8 +267,15 @@ class Renderer:
         }
         own = {**names.public, "stages": stages}
         values = {".".join(map(str, path)): _value(own, path) for path in sorted(seen, key=str) if path[0] != "output"}
-        key = key_of(stage.checks, values)
-        return Contract(checks=stage.checks, names=own, key=key, cwd=root, secrets=self._secrets, where=stage.where)
+        return Contract(
+            checks=stage.checks,
+            names=own,
+            key=key_of(stage.checks, values),
+            cwd=root,
+            secrets=self._secrets,
+            given=names.given,
+            where=stage.where,
+        )
 
     def _filled(self, value: Any, names: Mapping[str, Any]) -> Any:
         if isinstance(value, Template):

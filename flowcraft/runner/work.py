@@ -9,6 +9,7 @@ from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.routing import Named
 from flowcraft.pipeline.model import Check
 from flowcraft.pipeline.source import Where
+from flowcraft.runner.origins import GIVEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +72,8 @@ class Shape:
 class Contract:
     """What must hold for a result: the checks, and the names that they may use.
 
-    `key` stands for all of it in a fingerprint: two contracts with the same key accept the same results. `where` is the
-    place of the stage.
+    `key` stands for all of it in a fingerprint: two contracts with the same key accept the same results. `given`
+    are the names of what a person has given, `where` is the place of the stage.
     """
 
     checks: tuple[Check, ...] = ()
@@ -80,6 +81,7 @@ class Contract:
     key: str = ""
     cwd: Path = Path()
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    given: frozenset[str] = GIVEN
     where: Where | None = field(default=None, repr=False, compare=False)
 
 

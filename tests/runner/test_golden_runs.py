@@ -53,12 +53,12 @@ CASES = {
     "FC210": (
         "  - {id: a, run: 'echo --x'}\n  - {id: b, run: [ls, '${{ stages.a.output }}']}\n",
         "p.yaml:5:24: FC210: '--x' would be an option of 'ls', and comes from a result, in: ${{ stages.a.output }}",
-        "write -- before it: run: [ls, ..., --, ${{ stages.a.output }}]",
+        "write -- before it, or both in one: run: [ls, ..., '--name=${{ stages.a.output }}']",
     ),
     "FC210 in a check": (
         "  - {id: a, run: 'echo --x', check: [{run: [ls, '${{ output }}']}]}\n",
         "p.yaml:4:50: FC210: '--x' would be an option of 'ls', and comes from a result, in: ${{ output }}",
-        "write -- before it: run: [ls, ..., --, ${{ output }}]",
+        "write -- before it, or both in one: run: [ls, ..., '--name=${{ output }}']",
     ),
     "a map under foreach": (
         "  - {id: a, run: 'echo {}', output: json}\n  - {id: b, foreach: stages.a.output, run: x}\n",

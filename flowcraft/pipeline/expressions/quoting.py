@@ -14,17 +14,24 @@ from flowcraft.pipeline.expressions.lexer import fail
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A value's place; `quoted` needs no quotes of its own, `number` stands where bash calculates."""
+    """A value's place; `quoted` needs no quotes of its own, `number` stands where bash calculates.
+
+    `option_of` is the command that would take a value which begins with `-` as an option.
+    """
 
     start: int
     end: int
     quoted: bool = False
     number: bool = False
+    option_of: str = ""
 
 
 @dataclass(slots=True)
 class _Frame:
-    """Something that is open; `words` are the finished ones of the current command, `word` the next."""
+    """Something that is open; `words` are the finished ones of the current command, `word` the next.
+
+    `target` says that this word is a file, not an argument.
+    """
 
     kind: str
     start: int
@@ -34,6 +41,7 @@ class _Frame:
     tabs: bool = False
     word: str = ""
     words: list[str] = field(default_factory=list)
+    target: bool = False
 
 
 _HEREDOC = re.compile(r"<<(-?)[ \t]*((?:[^\s;&|()<>'\"\\]|\\.|'[^'\n]*'|\"[^\"\n]*\")+)")
@@ -97,9 +105,12 @@ class _Scanner:
             or any(self._calculates(frame) for frame in around)
             or commands.is_index(code.words, code.word)
         )
-        code.word += "\0"
+        begins = kinds in (["code"], ["double", "code"]) and code.word in ("", "\0") and not code.target
+        option_of = commands.option_of(code.words, self.script) if begins else ""
+        code.word += "\1"
         self.at = end
-        return Slot(start, end, any(kind in ("double", "heredoc", "arithmetic", "comment") for kind in kinds), number)
+        quoted = any(kind in ("double", "heredoc", "arithmetic", "comment") for kind in kinds)
+        return Slot(start, end, quoted, number, option_of)
 
     def _around(self) -> list[_Frame]:
         """The open frames from the innermost to the nearest command."""
@@ -259,6 +270,7 @@ class _Scanner:
     def _redirect(self, frame: _Frame) -> None:
         self._end_word(frame)
         if self.script.startswith("<<<", self.at):
+            frame.target = True
             self.at += 3
         elif self.script[self.at + 1 : self.at + 2] == "(":
             self._push("code", 2, ")")
@@ -269,6 +281,7 @@ class _Scanner:
             self.waiting.append(_heredoc(match))
             self.at = match.end()
         else:
+            frame.target = True
             self.at += 1
 
     def _separator(self, frame: _Frame, c: str) -> None:
@@ -286,7 +299,7 @@ class _Scanner:
             first = not frame.words
             if not (first and (frame.word in _RESERVED or _ASSIGNMENT.fullmatch(frame.word))):
                 frame.words.append(frame.word)
-            frame.word = ""
+            frame.word, frame.target = "", False
 
     def _end_command(self, frame: _Frame) -> None:
         self._end_word(frame)

@@ -18,6 +18,8 @@ NAME = "FLOWCRAFT_VALUE_"
 MAX_VALUE_BYTES = 64 * 1024  # Linux allows 128 KiB for one variable with its name
 MAX_TOTAL_BYTES = 512 * 1024  # of some 2 MiB for the whole environment and the arguments
 
+OPTION = re.compile(r"--?[A-Za-z]")
+
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -45,6 +47,11 @@ def filled(
         out += [script[at : place.start], word if place.quoted else f'"{word}"']
         at = place.end
     return "".join([*reads, *out, script[at:]]), env
+
+
+def is_option(place: Slot, text: str) -> bool:
+    """Whether a command would take the value as an option."""
+    return place.option_of != "" and OPTION.match(text) is not None
 
 
 def _admitted(script: str, place: Slot, value: Any, text: str) -> int:
