@@ -333,7 +333,7 @@ class Executions:
             with placed(stage, "model"):
                 choice = self.llm.choose(task.stage, task.work.model)
         session = minutes.session
-        known = session.known(task, choice) if session else None
+        known = session.known(task, choice, place.frame.ends) if session else None
         if known:
             known = published(task, known, self.workspace, self._resumed())
             end(known, known.attempts)

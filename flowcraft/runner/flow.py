@@ -107,6 +107,11 @@ class Frame:
         return "succeeded"
 
     @property
+    def ends(self) -> str | None:
+        """Where the paths begin of what this list ends."""
+        return self.prefix.removesuffix("finally/") if self.final else None
+
+    @property
     def finals(self) -> tuple[Stage, ...]:
         """The stages that run after this list, whatever happened: it is all of a pipeline."""
         whole = self.owner is None or isinstance(self.owner.stage.work, Inclusion)

@@ -85,6 +85,7 @@ class Session:
         self._before: Mapping[str, StageRow] = {}
         self._earlier: Mapping[str, list[CallRow]] = {}
         self._prints: dict[str, Fingerprint] = {}
+        self._worked: set[str] = set()
         self._choices: dict[str, Choice | None] = {}
         self._cacheable: dict[str, bool] = {}
         self._acting: dict[str, bool] = {}
@@ -138,8 +139,11 @@ class Session:
             return Outcome(path=path, kind=kind, status="skipped", reason=reason, resumed=True)
         return self.selection.taken.get(path)
 
-    def known(self, task: Task, choice: Choice | None) -> Outcome | None:
-        """The result of this task if it is known, because nothing that it depends on has changed."""
+    def known(self, task: Task, choice: Choice | None, ended: str | None = None) -> Outcome | None:
+        """The result of this task if it is known, because nothing that it depends on has changed.
+
+        A command at the end of what stands at `ended` runs again if anything there has: it may have something to tidy.
+        """
         mark = fingerprint(task, choice, self._root)
         self._choices[task.path] = choice
         self._cacheable[task.path] = self._may_be_cached(task, choice)
@@ -149,13 +153,22 @@ class Session:
             return None
         before = self._before.get(task.path)
         if before and before.outcome and before.status == "succeeded" and before.fingerprint == mark.whole:
-            return replace(before.outcome, resumed=True)
+            if choice is not None or ended is None or not self._has_gone_on(ended):
+                return replace(before.outcome, resumed=True)
+            self._decided(task.path, "ran", reason="what it ends has gone on")
+            return None
+        if self.resumed:
+            self._worked.add(task.path)
         if before is not None and before.status != "skipped":
             self._decided(task.path, "ran", reason=_again(before, mark))
         found = self._records.reusable(mark.whole) if self._cacheable[task.path] else None
         if found is None:
             return None
         return self._cached(task.path, *found)
+
+    def _has_gone_on(self, ended: str) -> bool:
+        last = f"{ended}finally/"
+        return any(path.startswith(ended) and not path.startswith(last) for path in self._worked)
 
     def why_again(self, path: str) -> str | None:
         """Why a stage of a resumed run runs again, if it had been worked on before."""

@@ -203,6 +203,32 @@ def test_an_end_that_was_reached_is_not_run_again_by_a_resume() -> None:
     assert [one.resumed for one in record.outcomes if one.path == "call/finally/tidy"] == [True]
 
 
+def test_commands_at_the_end_run_once_for_each_end_of_a_run_that_goes_on() -> None:
+    used("  - {id: work, run: test -e there}", "finally: [{id: tidy, run: echo inner >> log}]")
+    stages = "  - {id: first, run: echo}\n  - {id: call, uses: inner.yaml}\n  - {id: after, run: test -e here}\n"
+    last = "finally: [{id: tidy, run: echo outer >> log}]"
+    ends = []
+    run = run_(stages + last, durable=Durable())
+    for name in ("there", "here", "once more"):
+        ends.append(log())
+        Path(name).touch()
+        run = run_(stages + last, durable=Durable(resume=run.id))
+
+    assert ends == [["inner", "outer"], ["inner", "outer"] * 2, [*["inner", "outer"] * 2, "outer"]]
+    assert (run.status, log()) == ("succeeded", ends[-1])
+
+
+def test_an_answer_at_the_end_is_paid_for_once() -> None:
+    model = ScriptedProvider(otherwise="fine")
+    stages = "  - {id: work, run: test -e there}\nfinally: [{id: last, prompt: say bye}]"
+    failed = run_(stages, model, durable=Durable())
+    Path("there").touch()
+
+    record = run_(stages, model, durable=Durable(resume=failed.id))
+
+    assert (record.status, len(model.requests)) == ("succeeded", 1)
+
+
 def test_plan_counts_the_end_of_a_used_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     model = "{provider: openai, model: s, base_url: 'http://127.0.0.1:9', max_tokens: 9, prices: {input: 1, output: 2}}"
     Path("settings.yaml").write_text(f"llm: {{models: {{s: {model}}}, cheap_model: s, expensive_model: s}}\n")
