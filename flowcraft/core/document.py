@@ -4,8 +4,9 @@ Strict YAML: the core scalars of YAML 1.2, no duplicate keys, no tags but the co
 capped in size, depth and number of values (aliases counted as expanded). Codes of the problems:
 
 FC001  not the YAML that was meant        FC006  a key stands twice
-FC002  too large or too deep              FC007  a tag such as !x
-FC005  the file cannot be read, is empty  FC008  a key that is not text
+FC002  too large, too deep, or wrong in   FC007  a tag such as !x
+       more than 100 places               FC008  a key that is not text
+FC005  the file cannot be read, is empty
        or is not UTF-8 text               FC009  a number that cannot be used
 """
 
