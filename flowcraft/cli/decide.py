@@ -8,6 +8,7 @@ import click
 
 from flowcraft.cli.asking import user
 from flowcraft.cli.run import input_option, resumed, run_options
+from flowcraft.cli.runs import waiting_gates
 from flowcraft.core.errors import UsageError
 from flowcraft.core.problems import did_you_mean
 
@@ -40,15 +41,13 @@ def reject(run_id: str | None, stage: str | None, comment: str, given: Sequence[
 def _decided(
     run_id: str | None, stage: str | None, comment: str, given: Sequence[str], order: dict[str, Any], *, approved: bool
 ) -> int:
-    from flowcraft.runner.gates import Decision, Opened
-    from flowcraft.runner.store.ledger import FOLDER
+    from flowcraft.runner.gates import Decision
     from flowcraft.runner.store.records import open_records
 
     root = Path(order["workspace"] or ".").resolve()
     with open_records(root) as (records, _):
         row = records.run(run_id)
-        ended = {path for path, one in records.stages(row.number).items() if one.status == "succeeded"}
-    waiting = [path for path in Opened(root / FOLDER / "runs" / row.id).paths() if path not in ended]
+        waiting = waiting_gates(root, records, row)
     if row.status == "paused" and not waiting:  # its folder was deleted
         again = f"flowcraft resume {row.id}  finds out anew what it waits for"
         raise UsageError(f"it is not known any more what run {row.id} waits for", hint=again)

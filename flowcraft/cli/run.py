@@ -178,6 +178,7 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     from flowcraft.llm.routing import KnownModels
     from flowcraft.pipeline.load import load
     from flowcraft.runner.choices import named_models
+    from flowcraft.runner.gates import WAITS, how_to_decide
     from flowcraft.runner.run import run_pipeline
 
     manager = SettingsManager(order.settings_path)
@@ -214,7 +215,8 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     if record.status in ("failed", "interrupted") and not order.replay:  # it would ask the real models
         say(f"continue with: {_resume(record)}", stream)
     if record.status == "paused":
-        say(f"decide with: flowcraft approve {record.id}, or: flowcraft reject {record.id}", stream)
+        gates = [outcome.path for outcome in record.outcomes if outcome.reason == WAITS]
+        say("\n".join(how_to_decide(record.id, gates)), stream)
     if order.as_json:
         say(dump(record.to_json()))
     if not order.replay:

@@ -1,5 +1,6 @@
 """`runs`, `show`, `export`, `prune` and `db`: what is kept of runs."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,12 +54,12 @@ def show(names: tuple[str, ...], workspace: Path | None, as_json: bool) -> None:
 
     root = Path(workspace or ".").resolve()
     with open_records(root) as (records, _):
-        row, stage = _meant(records, names)
+        row, stage = _meant(root, records, names)
         if as_json:
             whole = whole_run(root, records, row)
             click.echo(dump(_of_stage(whole, stage) if stage else whole))
         elif stage:
-            _show_stage(records, row, stage)
+            _show_stage(root, records, row, stage)
         else:
             _show_run(root, records, row)
 
@@ -137,6 +138,17 @@ def state(root: Path, row: "RunRow") -> str:
     return "killed" if row.status == "running" and not is_running(root / FOLDER, row.id) else row.status
 
 
+def waiting_gates(root: Path, records: "Records", row: "RunRow") -> list[str]:
+    """The gates at which a run waits, as far as it is known."""
+    from flowcraft.runner.gates import Opened
+    from flowcraft.runner.store.ledger import FOLDER
+
+    if row.status != "paused":
+        return []
+    ended = {path for path, one in records.stages(row.number).items() if one.status == "succeeded"}
+    return Opened(root / FOLDER / "runs" / row.id).waiting(ended)
+
+
 def _paid(records: "Records", row: "RunRow") -> str:
     from flowcraft.cli.screen import money
     from flowcraft.runner.costs import costs
@@ -146,28 +158,29 @@ def _paid(records: "Records", row: "RunRow") -> str:
     return f"{money(found.actual)} and {unknown}" if unknown and found.actual else unknown or money(found.actual)
 
 
-def checked_stage(records: "Records", row: "RunRow", wanted: str) -> str:
+def checked_stage(root: Path, records: "Records", row: "RunRow", wanted: str) -> str:
     """The path of a stage of this run; raises UsageError with the nearest one."""
-    known = _paths(records, row)
+    known = _paths(root, records, row)
     if wanted not in known:
         hint = did_you_mean(wanted, known) or "nothing of this run has come to an end yet"
         raise UsageError(f"run {row.id} has no stage '{wanted}'", hint=hint)
     return wanted
 
 
-def _paths(records: "Records", row: "RunRow") -> set[str]:
-    return {*records.stages(row.number), *(call.path for call in records.calls(row.number))}
+def _paths(root: Path, records: "Records", row: "RunRow") -> set[str]:
+    called = (call.path for call in records.calls(row.number))
+    return {*records.stages(row.number), *called, *waiting_gates(root, records, row)}
 
 
-def _meant(records: "Records", names: tuple[str, ...]) -> "tuple[RunRow, str | None]":
+def _meant(root: Path, records: "Records", names: tuple[str, ...]) -> "tuple[RunRow, str | None]":
     """The run and the stage that are named; a single name is a stage of the latest run, else a run."""
     if len(names) > 2:
         raise click.UsageError("give a RUN, a STAGE, or a RUN and its STAGE", click.get_current_context())
     if len(names) == 2:
         row = records.run(names[0])
-        return row, checked_stage(records, row, names[1])
+        return row, checked_stage(root, records, row, names[1])
     latest = records.run()
-    paths = _paths(records, latest) if names else set()
+    paths = _paths(root, records, latest) if names else set()
     if not names or names[0] in paths:
         return latest, next(iter(names), None)
     try:
@@ -175,18 +188,20 @@ def _meant(records: "Records", names: tuple[str, ...]) -> "tuple[RunRow, str | N
     except UsageError:
         if names[0][:1].isdigit():  # runs are named by their time, stages begin with a letter
             raise
-        return latest, checked_stage(records, latest, names[0])
+        return latest, checked_stage(root, records, latest, names[0])
 
 
 def whole_run(root: Path, records: "Records", row: "RunRow") -> dict[str, Any]:
     """Everything that is kept of a run as plain data."""
     calls = records.calls(row.number)
     ended = records.stages(row.number)
-    paths = dict.fromkeys((*ended, *(call.path for call in calls)))
+    waiting = waiting_gates(root, records, row)
+    paths = dict.fromkeys((*ended, *(call.path for call in calls), *waiting))
     stages = []
     for path in paths:
         own = [_call_json(call) for call in calls if call.path == path]
-        stages.append({**_stage_json(path, ended.get(path)), "calls": own})
+        status = "waiting" if path in waiting else "unfinished"
+        stages.append({**_stage_json(path, ended.get(path), status), "calls": own})
     return {**_row_json(row, state(root, row), records.spent(row.number)), "stages": stages}
 
 
@@ -213,9 +228,9 @@ def _row_json(row: "RunRow", status: str, spent: Any) -> dict[str, Any]:
     }
 
 
-def _stage_json(path: str, row: "StageRow | None") -> dict[str, Any]:
+def _stage_json(path: str, row: "StageRow | None", status: str) -> dict[str, Any]:
     outcome = row.outcome.to_json() if row and row.outcome else None
-    facts = {"status": row.status if row else "unfinished", "why": row.why if row else {}}
+    facts = {"status": row.status if row else status, "why": row.why if row else {}}
     return {"path": path, **facts, "fingerprint": row.fingerprint if row else None, "outcome": outcome}
 
 
@@ -242,6 +257,7 @@ def _call_json(call: "CallRow") -> dict[str, Any]:
 
 def _show_run(root: Path, records: "Records", row: "RunRow") -> None:
     from flowcraft.cli.screen import clean, seconds, table
+    from flowcraft.runner.gates import WAITS
 
     spent = records.spent(row.number)
     click.echo(clean(f"run {row.id} of {row.pipeline} ({row.file})"))
@@ -257,11 +273,13 @@ def _show_run(root: Path, records: "Records", row: "RunRow") -> None:
         cells.append((path, *_status(stage), str(len(own))))
     open_paths = [call.path for call in calls if call.path not in {cell[0] for cell in cells}]
     cells += [(path, "unfinished", "", str(open_paths.count(path))) for path in dict.fromkeys(open_paths)]
+    gates = waiting_gates(root, records, row)
+    cells += [(path, "waiting", WAITS, "0") for path in gates]
     click.echo(table(cells, ("stage", "status", "note", "calls")) if cells else "nothing has ended yet")
     for line in (*_open_calls(root, row, calls), *(f"{name}: {value}" for name, value in row.outputs.items())):
         click.echo(clean(line))
-    if what_next := _next(root, row):
-        click.echo(what_next)
+    for line in _next(root, row, gates):
+        click.echo(clean(line))
 
 
 def _open_calls(root: Path, row: "RunRow", calls: "list[CallRow]") -> list[str]:
@@ -271,12 +289,14 @@ def _open_calls(root: Path, row: "RunRow", calls: "list[CallRow]") -> list[str]:
     return [f"{counted(unknown, 'call')} without a recorded end: maybe billed"] if unknown else []
 
 
-def _next(root: Path, row: "RunRow") -> str | None:
-    """The command that goes on with the run."""
+def _next(root: Path, row: "RunRow", gates: Sequence[str]) -> list[str]:
+    """The commands that go on with the run."""
+    from flowcraft.runner.gates import how_to_decide
+
     if row.status == "paused":
-        return f"decide with: flowcraft approve {row.id}, or: flowcraft reject {row.id}"
+        return how_to_decide(row.id, gates)
     goes_on = state(root, row) in ("failed", "interrupted", "killed") and not row.replayed
-    return f"continue with: flowcraft resume {row.id}" if goes_on else None
+    return [f"continue with: flowcraft resume {row.id}"] if goes_on else []
 
 
 def _status(stage: "StageRow") -> tuple[str, str]:
@@ -289,13 +309,15 @@ def _status(stage: "StageRow") -> tuple[str, str]:
     return stage.status, lines[0][:_NOTE] if lines else ""
 
 
-def _show_stage(records: "Records", row: "RunRow", path: str) -> None:
+def _show_stage(root: Path, records: "Records", row: "RunRow", path: str) -> None:
     from flowcraft.cli.screen import clean, money
     from flowcraft.llm.parts import shown
 
     stage = records.stages(row.number).get(path)
     cached = stage is not None and stage.outcome is not None and stage.outcome.cached_from
-    known = f"cached from run {cached}" if cached else stage.status if stage else "unfinished"
+    gates = waiting_gates(root, records, row)
+    begun = "waiting" if path in gates else "unfinished"
+    known = f"cached from run {cached}" if cached else stage.status if stage else begun
     click.echo(f"{path} of run {row.id}: {known}")
     before = ", before that" if cached else ""
     for number, call in enumerate(records.calls(row.number, path), start=1):
@@ -314,3 +336,5 @@ def _show_stage(records: "Records", row: "RunRow", path: str) -> None:
         for label, value in facts.items():
             if value not in (None, ""):
                 click.echo(clean(f"\n[{label}]\n{value}"))
+    for line in _next(root, row, gates) if path in gates else ():
+        click.echo(clean(line))

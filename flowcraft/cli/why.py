@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowcraft.cli.options import json_option, settings_option, workspace_option
-from flowcraft.cli.runs import checked_stage, run_argument
+from flowcraft.cli.runs import checked_stage, run_argument, waiting_gates
 from flowcraft.core.errors import UsageError
 from flowcraft.core.problems import counted
 
@@ -30,10 +30,13 @@ def why(names: tuple[str, ...], workspace: Path | None, as_json: bool) -> None:
 
     if len(names) > 2:
         raise click.UsageError("give a RUN and a STAGE, or a STAGE", click.get_current_context())
-    with open_records(Path(workspace or ".").resolve()) as (records, _):
+    root = Path(workspace or ".").resolve()
+    with open_records(root) as (records, _):
         row = records.run(names[0] if len(names) == 2 else None)
-        path = checked_stage(records, row, names[-1])
+        path = checked_stage(root, records, row, names[-1])
         told = _reasons(records, row, path)
+        if path in waiting_gates(root, records, row):
+            told |= {"status": "waiting", "because": f"nobody has decided: flowcraft approve {row.id} --stage {path}"}
     if as_json:
         click.echo(dump({"run": row.id, "stage": path, **told}))
         return

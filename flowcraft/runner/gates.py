@@ -1,7 +1,7 @@
 """Approvals: who decides, what was decided, and since when a gate waits."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -47,6 +47,12 @@ def blocked(path: str, kind: str, gate: str) -> Outcome:
     return Outcome(path=path, kind=kind, status="waiting", reason=f"waits for '{gate}'")
 
 
+def how_to_decide(run_id: str, gates: Sequence[str]) -> list[str]:
+    """The commands that answer the gates at which a run waits."""
+    stages = [f" --stage {path}" for path in gates] if len(gates) > 1 else [""]
+    return [f"decide with: flowcraft approve {run_id}{one}, or: flowcraft reject {run_id}{one}" for one in stages]
+
+
 class Opened:
     """When the gates of a run were first reached; kept in its folder, so that a time limit holds over a pause."""
 
@@ -60,9 +66,9 @@ class Opened:
             return False
         return (datetime.now(timezone.utc) - datetime.fromisoformat(since)).total_seconds() > timeout_s
 
-    def paths(self) -> list[str]:
-        """The gates that have waited for an answer."""
-        return list(self._read())
+    def waiting(self, ended: Container[str]) -> list[str]:
+        """The gates that have waited for an answer, without those that have ended."""
+        return [path for path in self._read() if path not in ended]
 
     def waits(self, path: str) -> None:
         """Note that nobody has answered."""

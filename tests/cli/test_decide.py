@@ -1,5 +1,6 @@
 """`approve` and `reject`, by the command line: a run that waits, goes on or ends."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,37 @@ def test_a_rejected_run_ends_with_4(paused: str, capsys: pytest.CaptureFixture[s
     assert "failed, because rejected by " in capsys.readouterr().out
     assert run_command(["runs"]) == 0
     assert " rejected " in capsys.readouterr().out
+
+
+def test_a_paused_run_shows_what_it_waits_for(paused: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = paused.split("flowcraft approve ")[1].split(",")[0]
+
+    assert run_command(["show"]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split() for line in shown.splitlines() if line.startswith("gate")] == [
+        ["gate", "waiting", "waits", "for", "a", "decision", "0"]
+    ]
+    assert shown.endswith(f"decide with: flowcraft approve {run_id}, or: flowcraft reject {run_id}\n")
+    assert run_command(["show", "gate"]) == 0
+    assert f"gate of run {run_id}: waiting\ndecide with: " in capsys.readouterr().out
+    assert run_command(["why", "gate"]) == 0
+    why = f"gate of run {run_id}: waiting, because nobody has decided: flowcraft approve {run_id} --stage gate\n"
+    assert capsys.readouterr().out == why
+    assert run_command(["show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stages"][-1]["status"] == "waiting"
+
+
+def test_each_of_several_gates_has_a_command_of_its_own(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gates = "[{id: one, approve: 'a?'}, {id: two, needs: [], approve: 'b?'}]"
+    (workspace / "g.yaml").write_text(f"flowcraft: 1\nstages: {gates}\n")
+    assert run_command(["run", "g.yaml"]) == 3
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("decide with:")]
+
+    assert run_command(["show"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == told
+    assert [line.split(" --stage ")[-1] for line in told] == ["one", "two"]
+    assert run_command(["approve", "--stage", "one"]) == 3
+    assert run_command(["approve"]) == 0
 
 
 def test_only_a_gate_that_waits_can_be_answered(paused: str, capsys: pytest.CaptureFixture[str]) -> None:
