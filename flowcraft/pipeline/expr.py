@@ -97,7 +97,7 @@ class Template:
 
     def render(self, scope: Scope, files: Files | None = None) -> Any:
         """The value of a lone `${{ x }}`, else the text."""
-        if (simple := self._simply(scope)) is not None:
+        if (simple := self._simply(scope, typed=True)) is not None:
             return simple
         parts = _pieces(self.source)
         if len(parts) == 1 and parts[0].kind == "value":
@@ -117,12 +117,12 @@ class Template:
         except engine.FAILURES as error:
             raise _failure(error, self.source, work.offset, self.references, scope) from error
 
-    def _simply(self, scope: Scope) -> str | None:
-        """The text, if there is nothing but names of texts in it."""
+    def _simply(self, scope: Scope, *, typed: bool = False) -> str | None:
+        """The text, if there is nothing but names of texts and numbers in it; `typed` a number alone is none."""
         if "$" not in self.source:
             return self.source
         found = _plain_parts(self.source)
-        return None if found is None else plain.filled(found, scope)
+        return None if found is None else plain.filled(found, scope, typed=typed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,16 @@ from flowcraft.pipeline.expressions.syntax import expression_tree, template_tree
 from flowcraft.pipeline.expressions.work import MAX_TEXT, Work
 
 SCOPE: dict[str, Any] = {
-    "inputs": {"name": "Ada ${{ inputs.number }}", "number": 5, "empty": "", "none": None, "list": ["a"], "read": "r"},
+    "inputs": {
+        "name": "Ada ${{ inputs.number }}",
+        "number": 5,
+        "below": -(1 << 63),
+        "large": 10**5000,
+        "empty": "",
+        "none": None,
+        "list": ["a"],
+        "read": "r",
+    },
     "stages": {"a": {"output": "one\ntwo\n", "items": "x", "ok": True}},
     "glob": "hidden by the function",
     "range": {"of": "text"},
@@ -68,6 +77,8 @@ def test_agrees_with_the_engine_wherever_it_answers(source: str) -> None:
         ("Hello ${{ inputs.name }}!", "Hello Ada ${{ inputs.number }}!"),
         ("${{ stages.a.output }}", "one\ntwo\n"),
         ("${{stages.a.items}}${{ inputs.empty }}\n", "x\n"),
+        ("number ${{ inputs.number }}", "number 5"),
+        ("${{ inputs.number }}${{ inputs.below }}", f"5-{1 << 63}"),
     ],
 )
 def test_fills_in_texts(source: str, text: str) -> None:
@@ -82,7 +93,8 @@ def test_fills_in_texts(source: str, text: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "${{ inputs.number }}",
+        "${{ inputs.large }} is too large",
+        "${{ stages.a.ok }}",
         "${{ inputs.none }}",
         "${{ inputs.list }}",
         "${{ inputs.unknown }}",
@@ -101,6 +113,13 @@ def test_leaves_all_else_to_the_engine(source: str) -> None:
     found = _plain_parts(source)
 
     assert found is None or plain.filled(found, SCOPE) is None
+
+
+def test_a_number_alone_stays_one_where_types_are_kept() -> None:
+    template = Template("${{ inputs.number }}")
+
+    assert template.render(SCOPE) == 5
+    assert template.text(SCOPE) == "5"
 
 
 def test_a_text_that_is_too_long_is_refused_as_ever() -> None:
