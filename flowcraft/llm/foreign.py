@@ -7,6 +7,7 @@ pieces, since nobody can end what blocks in the code of others.
 import traceback
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import lru_cache
 
 from flowcraft.core.errors import DeadlineError, FlowcraftError, ProviderError, TransportError
 from flowcraft.core.scope import Scope
@@ -52,10 +53,18 @@ def answer_of(provider: BaseLLMProvider, request: ChatRequest) -> Iterator[Delta
 def _check(delta: Delta) -> None:
     if not isinstance(delta, Delta):
         raise TypeError(f"deltas yielded {type(delta).__name__}, Delta is wanted")
-    for value, (name, kinds) in zip(delta, _FIELDS.items(), strict=True):
-        if not isinstance(value, kinds):
-            given = type(value).__name__
-            raise TypeError(f"{name} of the answer is of the type {given}, {kinds[0].__name__} is wanted")
+    wrong = _mismatch(tuple(map(type, delta)))
+    if wrong:
+        raise TypeError(wrong)
+
+
+@lru_cache(maxsize=64)  # most pieces of most answers are made of the same types
+def _mismatch(given: tuple[type, ...]) -> str:
+    """What is wrong with a Delta of values of these types; empty if nothing is."""
+    for kind, (name, kinds) in zip(given, _FIELDS.items(), strict=True):
+        if not issubclass(kind, kinds):
+            return f"{name} of the answer is of the type {kind.__name__}, {kinds[0].__name__} is wanted"
+    return ""
 
 
 def _check_time(scope: Scope, *, sent: bool) -> None:
