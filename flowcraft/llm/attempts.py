@@ -4,13 +4,11 @@ A retry answers a technical failure on the same model, a fallback goes to the ne
 because this one is unavailable. Every attempt is told to the observer before it leaves and when it ends.
 """
 
-import itertools
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass
 
 from flowcraft.core.errors import (
     AuthError,
@@ -47,6 +45,18 @@ _NO_LIMIT = nullcontext()
 _DOWN = (AuthError, RateLimitError, TransportError, DeadlineError)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What all calls of an LLMIntegration share; `ids` gives each attempt a name of its own, in any thread."""
+
+    provider: Callable[[ModelSettings], BaseLLMProvider]
+    limiter: Callable[[ModelSettings], Limiter | None]
+    policy: RetryPolicy
+    quota: RetryQuota
+    jitter: Callable[[], float]
+    ids: Iterator[str]
+
+
 class Attempt:
     """One try on one model; `answer` collects what arrives."""
 
@@ -57,15 +67,15 @@ class Attempt:
         self._event = event
         self._number = number
         self._id = ""
-        self._start_s = time.monotonic()
+        self._start_s = 0.0
         self._told = False
 
     def deltas(self) -> Iterator[Delta]:
         """Make the request when its turn has come; the pieces of the answer are collected and passed on."""
         request = self._call.request
-        limiter = self._call.limiter(self.choice.model)
+        limiter = self._call.means.limiter(self.choice.model)
         with limiter.turn(request.scope) if limiter else _NO_LIMIT:
-            provider = self._call.provider(self.choice.model)
+            provider = self._call.means.provider(self.choice.model)
             self._begin(request)
             ours = is_ours(type(provider))
             for delta in provider.deltas(request) if ours else foreign.answer_of(provider, request):
@@ -76,7 +86,7 @@ class Attempt:
         self._start_s = time.monotonic()
         if self._call.observer:
             self._told = True
-            self._id = os.urandom(16).hex()
+            self._id = next(self._call.means.ids)
             self._call.observer.started(
                 CallStarted(id=self._id, choice=self.choice, request=request, event=self._event, attempt=self._number)
             )
@@ -84,7 +94,7 @@ class Attempt:
     def finished(self) -> LLMResponse:
         """The whole answer with its cost; raises IncompleteStream if it is not whole."""
         model = self.choice.model
-        price = billed(model, at_list_price=self._call.provider(model).at_list_price)
+        price = billed(model, at_list_price=self._call.means.provider(model).at_list_price)
         response = self.answer.response(price.cost(self.answer.usage) if price else None)
         self._tell(response=response)
         if log.isEnabledFor(logging.INFO):
@@ -114,41 +124,33 @@ class Attempt:
 class Call:
     """Hands out attempts until one succeeds or nothing is left to try."""
 
-    def __init__(  # noqa: PLR0913 - what all calls of an LLMIntegration share
+    def __init__(
         self,
         choice: Choice,
         request: ChatRequest,
-        *,
-        provider: Callable[[ModelSettings], BaseLLMProvider],
-        policy: RetryPolicy,
-        quota: RetryQuota,
-        jitter: Callable[[], float],
-        limiter: Callable[[ModelSettings], Limiter | None] = lambda model: None,
+        means: Means,
         observer: CallObserver | None = None,
+        *,
         provisional: bool = False,
     ) -> None:
         self.request = request
-        self.provider = provider
-        self.limiter = limiter
+        self.means = means
         self.observer = observer
-        self._policy = policy
-        self._quota = quota
-        self._jitter = jitter
-        self._models = [choice, *[replace(choice, model=model) for model in choice.fallbacks]]
-        self._tries = 0
+        self._models = [choice, *[choice._replace(model=model) for model in choice.fallbacks]]
+        self._tries = self._made = 0  # on this model, and on all of them
         self._provisional = provisional
         self._event: Event = "first"
 
-    def attempts(self) -> Iterator[Attempt]:
-        """The next attempt, as long as the one before was reported with `again`."""
-        for number in itertools.count(1):
-            self._tries += 1
-            yield Attempt(self, self._models[0], self._event, number)
+    def attempt(self) -> Attempt:
+        """The first attempt, and the next after each that `again` has allowed."""
+        self._tries += 1
+        self._made += 1
+        return Attempt(self, self._models[0], self._event, self._made)
 
     def succeeded(self, attempt: Attempt) -> LLMResponse:
         """The answer of `attempt`, which ends the call."""
         response = attempt.finished()
-        self._quota.earn()
+        self.means.quota.earn()
         return response
 
     def again(self, attempt: Attempt, error: ProviderError, *, text_shown: bool) -> bool:
@@ -162,10 +164,10 @@ class Call:
         if (text_shown and not cut) or self.request.scope.expired:
             return False
         error.retryable = error.retryable or cut
-        wait_s = self._policy.wait_s(error, self._tries, self._jitter)
+        wait_s = self.means.policy.wait_s(error, self._tries, self.means.jitter)
         left_s = self.request.scope.remaining_s()
         in_time = wait_s is not None and (left_s is None or wait_s < left_s)
-        if wait_s is not None and in_time and self._quota.take(throttled=isinstance(error, RateLimitError)):
+        if wait_s is not None and in_time and self.means.quota.take(throttled=isinstance(error, RateLimitError)):
             log.debug("trying %s again in %.1f s", attempt.choice.model.name, wait_s)
             self._event = "retry"
             self.request.scope.wait(wait_s)
@@ -180,7 +182,9 @@ class Call:
     def _next_one(self) -> bool:
         """Go on to the next model that can answer such a request; whether there is one."""
         pictured = any(message.images for message in self.request.messages)
-        left = [one for one in self._models[1:] if not pictured or takes_images(one.model, self.provider(one.model))]
+        left = [
+            one for one in self._models[1:] if not pictured or takes_images(one.model, self.means.provider(one.model))
+        ]
         self._models = left or self._models
         return bool(left)
 
@@ -208,7 +212,8 @@ def streamed(call: Call, *, show: bool = True) -> Deltas:
     """
     shown = False
     try:
-        for attempt in call.attempts():
+        while True:
+            attempt = call.attempt()
             try:
                 for delta in attempt.deltas():
                     if show:
@@ -223,7 +228,6 @@ def streamed(call: Call, *, show: bool = True) -> Deltas:
                 raise
     finally:
         call.request.scope.close()
-    raise AssertionError("a call ends with an answer or an error")
 
 
 def whole(deltas: Deltas) -> LLMResponse:

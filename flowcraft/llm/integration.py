@@ -1,10 +1,11 @@
 """The SDK's front door: choose the model for a stage, make the call, return one answer."""
 
+import itertools
 import logging
 import os
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from importlib import import_module
@@ -16,7 +17,7 @@ from flowcraft.core.errors import SettingsError, UsageError
 from flowcraft.core.retry import RetryPolicy, RetryQuota
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings, Settings
-from flowcraft.llm.attempts import Call, streamed, whole
+from flowcraft.llm.attempts import Call, Means, streamed, whole
 from flowcraft.llm.base import (
     BaseLLMProvider,
     ChatRequest,
@@ -74,7 +75,6 @@ class LLMIntegration:
         self._choices: dict[tuple[str | None, str | Named | None], Choice] = {}
         self._telemetry = _telemetry(self.settings.llm.telemetry)
         self._jitter = jitter
-        self._policy = RetryPolicy(retries=self.settings.llm.retries)
         self._scope = Scope()
         self._renew()
         problems = check_models(self.settings, (*self._given, *_PROVIDERS))
@@ -90,9 +90,9 @@ class LLMIntegration:
             known = None
         if known is not None:
             return known
-        if not isinstance(stage_name, str | None):
+        if stage_name is not None and not isinstance(stage_name, str):
             raise UsageError(f"the name of a stage is a str, not {type(stage_name).__name__}")
-        if not isinstance(model, str | Named | None):
+        if model is not None and not isinstance(model, (str, Named)):
             raise UsageError(f"the name of a model is a str, not {type(model).__name__}")
         named = Named(model) if isinstance(model, str) else model
         choice = choose(self.settings, _PROVIDERS, stage=stage_name, named=named)
@@ -194,7 +194,14 @@ class LLMIntegration:
         """Begin with nothing shared with other threads: at first, and in a forked child, where they are gone."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._quota = RetryQuota()
+        self._means = Means(
+            provider=self.provider,
+            limiter=self._limiter,
+            policy=RetryPolicy(retries=self.settings.llm.retries),
+            quota=RetryQuota(),
+            jitter=self._jitter,
+            ids=_ids(),
+        )
         self._limiters: dict[str, Limiter] = {}
         closed, self._scope = self._scope.cancelled, Scope()
         if closed:
@@ -221,17 +228,10 @@ class LLMIntegration:
         *,
         provisional: bool = False,
     ) -> Call:
-        return Call(
-            choice,
-            request,
-            provider=self.provider,
-            policy=self._policy if retries is None else replace(self._policy, retries=_checked_retries(retries)),
-            quota=self._quota,
-            jitter=self._jitter,
-            limiter=self._limiter,
-            observer=self._told(observer or self._observer),
-            provisional=provisional,
-        )
+        means = self._means
+        if retries is not None:
+            means = replace(means, policy=replace(means.policy, retries=_checked_retries(retries)))
+        return Call(choice, request, means, self._told(observer or self._observer), provisional=provisional)
 
     def _told(self, books: CallObserver | None) -> CallObserver | None:
         if books is None or self._telemetry is None:
@@ -246,6 +246,11 @@ class LLMIntegration:
             if model.name not in self._limiters:
                 self._limiters[model.name] = Limiter(model.max_concurrency, model.requests_per_minute)
             return self._limiters[model.name]
+
+
+def _ids() -> Iterator[str]:
+    """Names that nobody else has made; asking the system for each would hand the processor to another thread."""
+    return map(f"{os.urandom(8).hex()}{{:016x}}".format, itertools.count(1))
 
 
 def _checked_retries(retries: int) -> int:
