@@ -26,7 +26,7 @@ class ReplayedIntegration(LLMIntegration):
 
     def choose(self, stage_name: str | None = None, model: str | Named | None = None) -> Choice:
         choice = super().choose(stage_name, model)
-        return replace(choice, model=replace(choice.model, prices=_FREE), fallbacks=())
+        return choice._replace(model=replace(choice.model, prices=_FREE), fallbacks=())
 
     def provider(self, model: ModelSettings) -> BaseLLMProvider:
         if model.name not in self._players:

@@ -7,7 +7,7 @@ No clock, no network, no guessing from the text of a prompt.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowcraft.core.catalogue import known_names, name_hint, resolve
 from flowcraft.core.errors import SettingsError, UsageError
@@ -27,8 +27,7 @@ class Named:
     origin: Origin = Origin("argument")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(NamedTuple):
     """The chosen model, why, and what may stand in when it is down (same tier, left to right).
 
     `tier` is cheap, expensive or None for a model named outside both tiers.

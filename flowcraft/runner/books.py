@@ -78,7 +78,7 @@ class Books:
 
     def started(self, call: CallStarted) -> None:
         if self.event != "first" and (call.event == "first" or self.event == "check"):
-            call = replace(call, event=self.event)
+            call = call._replace(event=self.event)
         if self.account:
             self.account.started(call)
         self._open[call.id] = call

@@ -6,7 +6,7 @@ Values of the result reach a command as variables and a question as text; nothin
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class Judge:
             work = Execution(
                 cwd=self.task.contract.cwd, script=script, argv=argv, env=env, secrets=self.task.contract.secrets
             )
-            task = replace(self.task, work=work, contract=Contract(), shape=Shape())
+            task = self.task._replace(work=work, contract=Contract(), shape=Shape())
             outcome = execute_command(task, work, self.books.emit, self.books.scope)
         if outcome.ok:
             return ""

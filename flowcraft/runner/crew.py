@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from contextvars import copy_context
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from flowcraft.core.scope import Scope
 from flowcraft.llm.integration import LLMIntegration
@@ -25,8 +26,7 @@ from flowcraft.runner.work import Task
 _LOOK_S = 0.2  # how late Ctrl-C is noticed that came at a bad moment
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(NamedTuple):
     """A task on its way: what it may use, and who is told how it has ended."""
 
     task: Task

@@ -83,7 +83,7 @@ class Executions:
             self._rounds(place, end)
             return
         items = place.frame.renderer.items(place.stage, each, place.names)
-        place = replace(place, names=place.names.looping(each))
+        place = place._replace(names=place.names.looping(each))
         self.minutes.tell(StageStarted(place.path, place.stage.kind))
         limit = min(each.parallel or self.jobs, self.jobs)
         fan = Fan(place=place, items=items, limit=limit, end=end, results=[None] * len(items))
@@ -96,7 +96,7 @@ class Executions:
         if stage.timeout_s is None and not stage.budget:
             return place
         whole = stage.timeout_s if isinstance(stage.work, (Group, Inclusion)) else None
-        return replace(place, limits=place.limits.narrowed(place.path, whole, self._inner(place.path, stage.budget)))
+        return place._replace(limits=place.limits.narrowed(place.path, whole, self._inner(place.path, stage.budget)))
 
     def _inner(self, path: str, given: Mapping[str, Any]) -> Budget | None:
         session = self.minutes.session
@@ -152,7 +152,7 @@ class Executions:
             if result is None:
                 self.agenda.append(partial(self._round, place, repeat, number + 1, made, end))
             elif result.ok:
-                self._judged(replace(place, names=names), result, made, end)
+                self._judged(place._replace(names=names), result, made, end)
             else:
                 end(result, made)
 
@@ -220,7 +220,7 @@ class Executions:
         limits = place.limits.narrowed(place.path, None, self._inner(place.path, used.budget))
         given = given_inputs(used, work, place.names.given)
         inner = renderer.used(used, secret_texts(used, values), place.stage.retries)
-        self._opened(place, end, used.stages, used, inner, Names(used, values, place.names.run, given), limits)
+        self._opened(place, end, used.stages, used, inner, Names.of(used, values, place.names.run, given), limits)
 
     def _closed(self, frame: Frame, place: Place, end: End) -> None:
         """All stages of a group or used pipeline have ended; what stands under its `finally` comes now."""
@@ -274,7 +274,7 @@ class Executions:
             self.last_names[place.path] = names
             end(outcome, attempts)
         elif outcome.ok:
-            self._judged(replace(place, names=names), outcome, attempts, end)
+            self._judged(place._replace(names=names), outcome, attempts, end)
         else:
             end(outcome, attempts)
 

@@ -6,7 +6,7 @@ A path names one execution: `coding`, `fix_loop[2]/fix` (round 2, from 1), `desc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowcraft.core.scope import Scope
 from flowcraft.pipeline.model import Inclusion, Pipeline, Stage
@@ -36,8 +36,7 @@ class Limits:
         return Limits(scope=scope, budgets=(*self.budgets, (name, budget)) if budget else self.budgets)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(NamedTuple):
     """One execution of a stage: where it is, what it can name, what it may use."""
 
     frame: "Frame"
@@ -46,7 +45,7 @@ class Place:
     names: Names
     limits: Limits
     order: Order
-    since_s: float = field(default_factory=time.monotonic)
+    since_s: float
 
     @property
     def seconds(self) -> float:
@@ -56,7 +55,7 @@ class Place:
     def numbered(self, number: int, local: Mapping[str, Any]) -> "Place":
         """One round or item of it."""
         path, order = f"{self.path}[{number}]", (*self.order, number)
-        return replace(self, path=path, names=self.names.inside(local), order=order, since_s=time.monotonic())
+        return self._replace(path=path, names=self.names.inside(local), order=order, since_s=time.monotonic())
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -133,6 +132,7 @@ class Frame:
             names=self.names,
             limits=self.limits,
             order=(*self.order, self.numbers[stage.id]),
+            since_s=time.monotonic(),
         )
 
     def within(self, other: "Frame") -> bool:

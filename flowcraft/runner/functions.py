@@ -29,7 +29,7 @@ def execute_function(
         # By its path and not by `-m`: the module needs nothing of FlowCraft, whatever is installed where it runs.
         argv = (sys.executable, "-u", str(function_child.__file__), place)
         done = execute_command(
-            replace(task, shape=Shape()),
+            task._replace(shape=Shape()),
             Execution(cwd=work.cwd, argv=argv, env=env, secrets=work.secrets),
             emit,
             scope,

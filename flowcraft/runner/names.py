@@ -2,9 +2,8 @@
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowcraft.pipeline.model import Each, Pipeline
 from flowcraft.runner.origins import GIVEN, given_items
@@ -20,6 +19,12 @@ class RunNames(Mapping[str, Any]):
         self.status = "running"
         self._id = run_id
         self._folder = folder
+
+    def ending(self, status: str) -> "RunNames":
+        """The same run with another status."""
+        made = RunNames(self._id, self._folder)
+        made.status = status
+        return made
 
     def __getitem__(self, name: str) -> str:
         if name == "dir":
@@ -37,49 +42,44 @@ class RunNames(Mapping[str, Any]):
         return 3
 
 
-class Names:
+class Names(NamedTuple):
     """The names of one list of stages; `private` has the secret inputs, too, and is for `env:` alone.
 
     `given` are those of what a person has given.
     """
 
-    def __init__(
-        self, pipeline: Pipeline, inputs: Mapping[str, Any], run: RunNames, given: frozenset[str] = GIVEN
-    ) -> None:
+    run: RunNames
+    stages: MutableMapping[str, Any]
+    public: Mapping[str, Any]
+    private: Mapping[str, Any]
+    given: frozenset[str] = GIVEN
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, inputs: Mapping[str, Any], run: RunNames, given: frozenset[str] = GIVEN) -> "Names":
+        """The names of a pipeline that is about to run with these inputs."""
         secret = {one.name for one in pipeline.inputs if one.secret}
         open_inputs = {name: value for name, value in inputs.items() if name not in secret}
-        self.run = run
-        self.given = given
-        self._stages: MutableMapping[str, Any] = {}
-        self.public: Mapping[str, Any] = {"inputs": open_inputs, "stages": self._stages, "run": run}
-        self.private: Mapping[str, Any] = {**self.public, "inputs": dict(inputs)}
+        stages: dict[str, Any] = {}
+        public = {"inputs": open_inputs, "stages": stages, "run": run}
+        return cls(run, stages, public, {**public, "inputs": dict(inputs)}, given)
 
     def inside(self, local: Mapping[str, Any]) -> "Names":
         """The same names with those of a loop besides."""
-        made = copy(self)
-        made.public, made.private = {**self.public, **local}, {**self.private, **local}
-        return made
+        return self._replace(public={**self.public, **local}, private={**self.private, **local})
 
     def looping(self, each: Each) -> "Names":
         """The same names for what runs once per item."""
-        made = copy(self)
-        made.given = given_items(each, self.given)
-        return made
+        return self._replace(given=given_items(each, self.given))
 
     def below(self) -> "Names":
         """The names for the stages of a group: its own stages first, then those around it."""
-        made = copy(self)
-        stages = made._stages = ChainMap({}, self._stages)  # noqa: SLF001 - one of our own
-        made.public, made.private = {**self.public, "stages": stages}, {**self.private, "stages": stages}
-        return made
+        own: dict[str, Any] = {"stages": ChainMap({}, self.stages)}
+        return self.inside(own)._replace(stages=own["stages"])
 
     def ending(self, status: str) -> "Names":
         """The names for the stages at the end of a pipeline that has ended like this."""
-        made = self.below()
-        made.run = copy(self.run)
-        made.run.status = status
-        made.public, made.private = {**made.public, "run": made.run}, {**made.private, "run": made.run}
-        return made
+        run = self.run.ending(status)
+        return self.below().inside({"run": run})._replace(run=run)
 
     def add(self, name: str, outcome: Outcome, attempts: Sequence[Attempt]) -> None:
         """From now on `stages.<name>` stands for what came of it; a stage without output has no such name.
@@ -101,4 +101,4 @@ class Names:
             "attempts": len(asked),
             "iterations": outcome.iterations,
         }
-        self._stages[name] = {**facts, "output": outcome.output} if outcome.has_output else facts
+        self.stages[name] = {**facts, "output": outcome.output} if outcome.has_output else facts

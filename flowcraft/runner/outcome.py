@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from flowcraft.llm.base import Usage
 
@@ -69,14 +69,13 @@ class Attempt:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(NamedTuple):
     """What attempts have used together; a figure is None if it is unknown for any of them."""
 
     calls: int = 0
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
-    cost: Decimal | None = Decimal(0)
+    cost: Decimal | None = _NOTHING
 
     @property
     def tokens(self) -> int | None:
@@ -94,7 +93,7 @@ class Totals:
 
 def totals(attempts: Iterable[Attempt]) -> Totals:
     """The sums over `attempts`; those that are cached do not count."""
-    return sums((attempt.cost, attempt.usage) for attempt in attempts if not attempt.cached)
+    return sums([(attempt.cost, attempt.usage) for attempt in attempts if not attempt.cached])
 
 
 def sums(calls: Iterable[tuple[Decimal | None, Usage | None]]) -> Totals:

@@ -8,8 +8,7 @@ import json
 import logging
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowcraft.core.errors import AuthError, DeadlineError, ProviderError, RateLimitError, ReplyError, TransportError
 from flowcraft.core.values import Origin
@@ -33,8 +32,7 @@ _DOWN = (AuthError, RateLimitError, TransportError, DeadlineError)
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
+class _Judged(NamedTuple):
     """An answer with the value that was read from it, or with the reasons why it is not accepted."""
 
     response: LLMResponse

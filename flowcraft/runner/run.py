@@ -81,7 +81,7 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
         session = _session(stack, root, checked, values, llm, durable, check)
         run_id = session.run_id if session else new_id()
         place = Workspace(root, tag=run_id)
-        names = Names(checked, values, RunNames(run_id, root / FOLDER / "runs" / run_id))
+        names = Names.of(checked, values, RunNames(run_id, root / FOLDER / "runs" / run_id))
         spilled = session.spilled() if session else stack.enter_context(_temporary_folder())
         limit = jobs or llm.settings.jobs or DEFAULT_JOBS
         own = session.budget if session else Budget(limits(checked.budget))

@@ -1,9 +1,13 @@
-"""What goes to a worker: one stage, ready to be carried out, with every template rendered; all frozen."""
+"""What goes to a worker: one stage, ready to be carried out, with every template rendered; all frozen.
+
+What is made for each stage is a named tuple: a frozen dataclass with so many fields takes four times as long.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.routing import Named
@@ -11,9 +15,10 @@ from flowcraft.pipeline.model import Check
 from flowcraft.pipeline.source import Where
 from flowcraft.runner.origins import GIVEN
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+
+class Question(NamedTuple):
     """What a prompt stage asks; `model` None leaves the choice to the settings.
 
     `ladder` are the models to go up to when the `attempts` (answers) of the one before are used up.
@@ -23,7 +28,7 @@ class Question:
     model: Named | None = None
     ladder: tuple[str, ...] = ()
     attempts: int = 2
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = _NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +93,7 @@ class Contract:
 _KINDS: Mapping[type, str] = {Question: "prompt", Execution: "run", Invocation: "python"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(NamedTuple):
     """One stage, ready to be carried out: every template is rendered. `path` names it in the run.
 
     `reads` are the files it depends on, with their hashes; `writes` are globs. `undo` is where the old contents of
@@ -101,7 +105,7 @@ class Task:
     work: Question | Execution | Invocation | Judgement
     shape: Shape = Shape()
     contract: Contract = Contract()
-    reads: Mapping[str, str] = field(default_factory=dict)
+    reads: Mapping[str, str] = _NONE
     writes: tuple[str, ...] = ()
     retries: int | None = None
     timeout_s: float | None = None

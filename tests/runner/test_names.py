@@ -16,7 +16,7 @@ PIPELINE = Pipeline(
 
 
 def names() -> Names:
-    return Names(PIPELINE, {"open": "o", "token": "t"}, RunNames("r1", Path("runs/r1")))
+    return Names.of(PIPELINE, {"open": "o", "token": "t"}, RunNames("r1", Path("runs/r1")))
 
 
 def test_a_secret_has_a_name_in_env_only() -> None:

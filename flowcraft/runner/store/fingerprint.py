@@ -122,7 +122,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=32)
 def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(one.name for one in fields(kind))
+    return kind._fields if issubclass(kind, tuple) else tuple(one.name for one in fields(kind))
 
 
 def _environment(work: Execution) -> dict[str, Any]:
