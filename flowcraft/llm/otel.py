@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 INSTALL = "pip install 'flowcraft-sdk[otel]'"
 _PARAMETERS = ("temperature", "top_p", "top_k", "max_tokens", "seed", "frequency_penalty", "presence_penalty")
+_PORTS = {"https": 443, "http": 80}
 # As the conventions advise.
 _SECONDS = [0.01 * 2**power for power in range(14)]
 _TOKENS = [4**power for power in range(14)]
@@ -152,10 +153,16 @@ def _request(call: CallStarted) -> dict[str, Any]:
         "flowcraft.route.attempt": call.attempt,
     }
     given = {"max_tokens": model.max_tokens, **model.params, **call.request.params}
+    given["max_tokens"] = given.get("max_completion_tokens") or given["max_tokens"]
     for name in _PARAMETERS:
         value = given.get(name)
         if isinstance(value, (int, float)):
             facts[f"gen_ai.request.{name}"] = value
+    stop, count, form = given.get("stop"), given.get("n"), given.get("response_format")
+    facts["gen_ai.request.stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    facts["gen_ai.request.choice.count"] = count if count != 1 else None
+    facts["gen_ai.request.stream"] = call.request.stream or None
+    facts["gen_ai.output.type"] = str(form.get("type")).partition("_")[0] if isinstance(form, Mapping) else None
     return _known(facts)
 
 
@@ -168,7 +175,7 @@ def _labels(model: ModelSettings) -> dict[str, Any]:
             "gen_ai.provider.name": model.provider,
             "gen_ai.request.model": model.model or None,
             "server.address": address.hostname,
-            "server.port": address.port,
+            "server.port": address.port or _PORTS.get(address.scheme),
         }
     )
 

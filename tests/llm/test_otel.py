@@ -120,6 +120,45 @@ def test_a_call_is_a_span_with_the_names_of_the_conventions() -> None:
     ]
 
 
+def test_a_request_is_described_as_far_as_the_conventions_go() -> None:
+    seen = Seen()
+    with sdk(seen.observer, ANSWER, ANSWER) as llm:
+        form = {"type": "json_object"}
+        list(llm.stream_completion(HELLO, stop="END", n=2, response_format=form, max_completion_tokens=7))
+        llm.chat_completion(HELLO, stop=["a", "b"], n=1, response_format={"type": "text"})
+
+    wished, plain = (
+        {name: value for name, value in facts.items() if name.startswith(("gen_ai.request", "gen_ai.output"))}
+        for facts in seen.facts
+    )
+    common = {"gen_ai.request.model": "vendor-small", "gen_ai.request.temperature": 0.5}
+    assert wished == {
+        **common,
+        "gen_ai.request.stream": True,
+        "gen_ai.request.stop_sequences": ("END",),
+        "gen_ai.request.choice.count": 2,
+        "gen_ai.request.max_tokens": 7,
+        "gen_ai.output.type": "json",
+    }
+    assert plain == {
+        **common,
+        "gen_ai.request.stop_sequences": ("a", "b"),
+        "gen_ai.request.max_tokens": 100,
+        "gen_ai.output.type": "text",
+    }
+
+
+@pytest.mark.parametrize(("scheme", "port"), [("https", 443), ("http", 80)])
+def test_the_port_is_named_where_the_address_is(scheme: str, port: int) -> None:
+    seen = Seen()
+    model = replace(MODEL, base_url=f"{scheme}://models.test/v1")
+    settings = replace(SETTINGS, llm=replace(SETTINGS.llm, models={"small": model}))
+    with sdk(seen.observer, ANSWER, settings=settings) as llm:
+        llm.chat_completion(HELLO)
+
+    assert (seen.facts[0]["server.address"], seen.facts[0]["server.port"]) == ("models.test", port)
+
+
 def test_a_stream_is_one_span_that_ends_with_it() -> None:
     seen = Seen()
     with sdk(seen.observer, ANSWER) as llm:
