@@ -13,6 +13,7 @@ from rich.text import Text
 
 from flowcraft.cli.screen import clean, money, seconds
 from flowcraft.cli.surroundings import say
+from flowcraft.core.errors import Cancelled
 from flowcraft.core.problems import counted
 from flowcraft.runner.events import (
     AnswerRejected,
@@ -141,6 +142,8 @@ def lines(event: Event, told: dict[str, str]) -> list[str]:
     if isinstance(event, StageStarted):
         again = clean(f"; runs again: {event.again}") if event.again else ""
         return [f"{event.path}: started, {_who(event)}{again}"]
+    if isinstance(event, AttemptEnded) and event.attempt.error == str(Cancelled()):
+        return []  # told by the end of the stage
     if isinstance(event, AttemptEnded) and event.attempt.error:
         error, before = event.attempt.error, told.get(event.path)
         told[event.path] = error

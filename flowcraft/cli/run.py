@@ -220,18 +220,20 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     if order.as_json:
         say(dump(record.to_json()))
     if not order.replay:
-        quality_note(attempt.provider for outcome in record.outcomes for attempt in outcome.attempts)
+        attempts = (attempt for outcome in record.outcomes for attempt in outcome.attempts)
+        quality_note(attempt.provider for attempt in attempts if attempt.error is None)
     return record.exit_code
 
 
 def _resume(record: "RunRecord") -> str:
     """The command that goes on with the run."""
     from flowcraft.cli.screen import clean
+    from flowcraft.runner.budget import raising
     from flowcraft.runner.session import unsure
 
     paths = ", ".join(f"'{outcome.path}'" for outcome in record.outcomes if unsure(outcome))
     more = f" --on-unknown rerun  (if {clean(paths)} can run again)" if paths else ""
-    return f"flowcraft resume {record.id}{more}"
+    return f"flowcraft resume {record.id}{raising(outcome.hint for outcome in record.outcomes)}{more}"
 
 
 class _Begun:

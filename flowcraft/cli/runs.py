@@ -116,17 +116,21 @@ def db() -> None:
 @workspace_option
 def check(workspace: Path | None) -> int:
     """Check the database; exit code 1 if something is wrong in it."""
+    from flowcraft.runner.store.database import FILE
+    from flowcraft.runner.store.ledger import FOLDER
     from flowcraft.runner.store.records import open_records
 
-    with open_records(Path(workspace or ".").resolve()) as (records, database):
+    root = Path(workspace or ".").resolve()
+    place = root / FOLDER / FILE
+    with open_records(root) as (records, database):
         problems = database.problems()
         for problem in problems:
             click.echo(problem, err=True)
         if problems:
             found = counted(len(problems), "problem")
-            click.echo(f"{database.path}: {found}; keep a copy, then move it away", err=True)
+            click.echo(f"{place}: {found}; keep a copy, then move it away", err=True)
             return 1
-        click.echo(f"{database.path}: ok, version {database.version}, {counted(len(records.runs()), 'run')}")
+        click.echo(f"{place}: ok, version {database.version}, {counted(len(records.runs()), 'run')}")
     return 0
 
 
@@ -278,7 +282,7 @@ def _show_run(root: Path, records: "Records", row: "RunRow") -> None:
     click.echo(table(cells, ("stage", "status", "note", "calls")) if cells else "nothing has ended yet")
     for line in (*_open_calls(root, row, calls), *(f"{name}: {value}" for name, value in row.outputs.items())):
         click.echo(clean(line))
-    for line in _next(root, row, gates):
+    for line in _next(root, records, row, gates):
         click.echo(clean(line))
 
 
@@ -289,14 +293,16 @@ def _open_calls(root: Path, row: "RunRow", calls: "list[CallRow]") -> list[str]:
     return [f"{counted(unknown, 'call')} without a recorded end: maybe billed"] if unknown else []
 
 
-def _next(root: Path, row: "RunRow", gates: Sequence[str]) -> list[str]:
+def _next(root: Path, records: "Records", row: "RunRow", gates: Sequence[str]) -> list[str]:
     """The commands that go on with the run."""
+    from flowcraft.runner.budget import raising
     from flowcraft.runner.gates import how_to_decide
 
     if row.status == "paused":
         return how_to_decide(row.id, gates)
     goes_on = state(root, row) in ("failed", "interrupted", "killed") and not row.replayed
-    return [f"continue with: flowcraft resume {row.id}"] if goes_on else []
+    more = raising(stage.outcome.hint for stage in records.stages(row.number).values() if stage.outcome)
+    return [f"continue with: flowcraft resume {row.id}{more}"] if goes_on else []
 
 
 def _status(stage: "StageRow") -> tuple[str, str]:
@@ -336,5 +342,5 @@ def _show_stage(root: Path, records: "Records", row: "RunRow", path: str) -> Non
         for label, value in facts.items():
             if value not in (None, ""):
                 click.echo(clean(f"\n[{label}]\n{value}"))
-    for line in _next(root, row, gates) if path in gates else ():
+    for line in _next(root, records, row, gates) if path in gates else ():
         click.echo(clean(line))

@@ -14,7 +14,7 @@ from flowcraft.llm.base import LLMMessage, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.runner.bounds import worst_case
-from flowcraft.runner.budget import Amounts, Budget, used
+from flowcraft.runner.budget import Amounts, Budget, unbilled, used
 from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Attempt
 from flowcraft.runner.store.fingerprint import call_key
@@ -86,7 +86,7 @@ class Account:
     def finished(self, call: CallFinished, attempt: Attempt) -> None:
         """Write down what came of it, and settle."""
         number, worst = self._open.pop(call.id)
-        free = attempt.error is not None and attempt.cost == 0
+        free = unbilled(call.error)
         amounts = {"calls": Decimal(1)} if free else used(attempt.usage, attempt.cost, worst)
         self._budget.settle(worst, amounts)
         self._ledger.call_finished(number, call, attempt.cost)

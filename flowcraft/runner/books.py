@@ -6,14 +6,16 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
 
-from flowcraft.core.errors import FlowcraftError, ProviderError, UsageError
+from flowcraft.core.errors import FlowcraftError
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import LLMMessage, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.calls import Event as Cause
 from flowcraft.llm.integration import LLMIntegration
+from flowcraft.llm.pricebook import rates
 from flowcraft.llm.routing import Named
+from flowcraft.runner.budget import unbilled
 from flowcraft.runner.events import AnswerRejected, AttemptEnded, Event, TextPiece
 from flowcraft.runner.outcome import Attempt, Outcome
 from flowcraft.runner.work import Task
@@ -144,16 +146,12 @@ def _attempt(started: CallStarted, finished: CallFinished) -> Attempt:
         source=str(choice.origin),
         seconds=finished.seconds,
         usage=response.usage if response else None,
-        cost=response.cost if response else _cost_of_failure(error),
+        cost=response.cost if response else _cost_of_failure(error, choice.model),
         finish_reason=response.finish_reason if response else None,
         error=str(error) if error else None,
     )
 
 
-def _cost_of_failure(error: FlowcraftError | None) -> Decimal | None:
-    # What was refused by its status, or never left, is not billed; anything else, or a part of an answer, may be.
-    refused = isinstance(error, ProviderError) and (
-        not error.sent or (error.status is not None and not error.partial_text)
-    )
-    refused = refused or isinstance(error, UsageError)
-    return Decimal(0) if refused else None
+def _cost_of_failure(error: FlowcraftError | None, model: ModelSettings) -> Decimal | None:
+    known = rates(model)
+    return Decimal(0) if unbilled(error) or (known and known.ceiling(1, 1) == 0) else None

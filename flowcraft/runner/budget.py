@@ -6,12 +6,12 @@ time are known only afterwards, so they stop the next call.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from flowcraft.core.errors import BudgetError, UsageError
+from flowcraft.core.errors import BudgetError, FlowcraftError, ProviderError, UsageError
 from flowcraft.core.problems import counted, did_you_mean
 from flowcraft.core.scope import Scope
 from flowcraft.llm.base import Usage
@@ -19,7 +19,10 @@ from flowcraft.llm.base import Usage
 UNITS = ("usd", "tokens", "calls", "credits", "time")
 LOOK_S = 0.1  # how late a waiting call notices that its run was stopped
 
+_GO_ON = "continue with a higher limit: flowcraft resume"
+
 _SUFFIXES = {"k": 1_000, "m": 1_000_000}
+_LEAST_S = Decimal("0.001")  # that is shown
 _DURATIONS = {"s": 1, "m": 60, "h": 3600}
 
 Amounts = Mapping[str, Decimal]
@@ -50,6 +53,17 @@ def used(usage: Usage | None, cost: Decimal | None, reserved: Amounts) -> dict[s
     if usage and usage.credits is not None:
         amounts["credits"] = usage.credits
     return amounts
+
+
+def unbilled(error: FlowcraftError | None) -> bool:
+    """Whether a call that failed like this has used nothing: it never left, or was refused by its status.
+
+    Anything else, or a part of an answer, may be billed.
+    """
+    refused = isinstance(error, ProviderError) and (
+        not error.sent or (error.status is not None and not error.partial_text)
+    )
+    return refused or isinstance(error, UsageError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +153,16 @@ class Budget:
 
 
 def _too_little(short: _Short) -> BudgetError:
-    hint = f"continue with a higher limit: flowcraft resume --budget {short.unit}=..."
+    hint = f"{_GO_ON} --budget {short.unit}=..."
     if short.wanted and short.unit in ("usd", "tokens"):
         hint += "; a smaller max_tokens makes the worst case smaller"
     return BudgetError(_said(short), unit=short.unit, hint=hint)
+
+
+def raising(hints: Iterable[str | None]) -> str:
+    """The options of `resume` without which the same budgets would stop the run again, by the hints of its stages."""
+    found = [hint.removeprefix(_GO_ON).split(";")[0] for hint in hints if hint and hint.startswith(_GO_ON)]
+    return "".join(dict.fromkeys(found))
 
 
 def _said(short: _Short) -> str:
@@ -155,7 +175,9 @@ def amount_text(unit: str, amount: Decimal) -> str:
     """An amount with its unit, for people."""
     if unit == "usd":
         return f"${amount:.4f}".rstrip("0").rstrip(".") if amount else "$0"
-    return f"{amount:.1f} s" if unit == "time" else counted(amount, unit.removesuffix("s"))
+    if unit != "time":
+        return counted(amount, unit.removesuffix("s"))
+    return f"{amount:.1f} s" if amount >= 1 or not amount else f"{max(amount, _LEAST_S):.3f}".rstrip("0") + " s"
 
 
 def _amount(unit: str, text: str) -> Decimal:

@@ -11,7 +11,7 @@ from flowcraft.llm.base import LLMMessage, LLMResponse
 from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.runner.bounds import worst_case
-from flowcraft.runner.budget import Amounts, Budget, used
+from flowcraft.runner.budget import Amounts, Budget, unbilled, used
 from flowcraft.runner.outcome import Attempt
 
 
@@ -72,7 +72,7 @@ class BudgetAccount:
     def finished(self, call: CallFinished, attempt: Attempt) -> None:
         """Settle with what was reported."""
         worst = self._reserved.pop(call.id)
-        free = attempt.error is not None and attempt.cost == 0
+        free = unbilled(call.error)
         self._budgets.settle(worst, {"calls": Decimal(1)} if free else used(attempt.usage, attempt.cost, worst))
 
     def rejected(self, reasons: Sequence[str]) -> None:

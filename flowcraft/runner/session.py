@@ -136,7 +136,7 @@ class Session:
         """The end of a stage that is not even looked at: another run's result, or one nobody asked for."""
         if self.selection.unwanted(path):
             reason = f"not asked for (--only {self.selection.only})"
-            return Outcome(path=path, kind=kind, status="skipped", reason=reason, resumed=True)
+            return Outcome(path=path, kind=kind, status="skipped", reason=reason, resumed=path in self._before)
         return self.selection.taken.get(path)
 
     def known(self, task: Task, choice: Choice | None, ended: str | None = None) -> Outcome | None:

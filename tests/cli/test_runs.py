@@ -1,6 +1,10 @@
 """The commands about runs, as a user types them; the model is a recording."""
 
 import json
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -314,3 +318,48 @@ def test_a_resume_from_another_folder_asks_the_models_of_the_run(
     assert "first: started, small [cheap]; runs again: changed since it ran: prompt" in said
     assert "security_review: ok, done before" in said
     assert "all cheap (small)" in typed(capsys, "cost", "--workspace", str(workspace))
+
+
+def test_after_a_spent_budget_the_last_line_says_how_to_go_on_with_a_higher_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_command(["run", "p.yaml", "--budget", "calls=1"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+
+    assert last.endswith(" --budget calls=...")
+    assert typed(capsys, "show").splitlines()[-1] == last
+    typed(capsys, "resume", "--budget", "calls=2")
+
+
+def test_a_stage_that_only_leaves_out_is_known_to_why(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("p.yaml").write_text("flowcraft: 1\nstages: [{id: a, run: echo}, {id: b, needs: [], run: echo}]\n")
+    typed(capsys, "run", "p.yaml", "--only", "b")
+
+    assert "a of run" in (said := typed(capsys, "why", "a"))
+    assert said.endswith("skipped, because not asked for (--only b)\n")
+    typed(capsys, "resume", "--only", "a")
+    assert "a of run" in (said := typed(capsys, "why", "a"))
+    assert "succeeded" in said
+    typed(capsys, "resume", "--only", "b")
+    assert "succeeded" in typed(capsys, "why", "a")
+
+
+@pytest.mark.parametrize(
+    "command", [["runs"], ["show"], ["show", "first"], ["why", "first"], ["cost"], ["db", "check"]]
+)
+def test_what_only_reads_works_on_a_read_only_file_system(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    typed(capsys, "run", "p.yaml")
+    expected = typed(capsys, *command)
+    here, program = shlex.quote(str(Path.cwd())), shlex.join([sys.executable, "-m", "flowcraft", *command])
+    script = f"mount --bind {here} {here} && mount -o remount,bind,ro {here} && cd {here} && echo mounted && {program}"
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("needs a mount of its own")
+
+    ended = subprocess.run([unshare, "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
+
+    if "mounted" not in ended.stdout:
+        pytest.skip("needs a mount of its own")
+    assert (ended.stdout.removeprefix("mounted\n"), ended.stderr) == (expected, "")

@@ -1,18 +1,20 @@
 """Budgets of runs that are kept: reserved, settled, refused, raised; a real database, a scripted model."""
 
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Reply, ScriptedProvider, llm_of, settings_of
+from fakes import Gate, Reply, ScriptedProvider, llm_of, settings_of
 from kept_runs import CHAIN, PRICES, echo, run_
 
 from flowcraft.core.errors import UsageError
 from flowcraft.core.scope import Scope
-from flowcraft.core.values import ModelSettings
+from flowcraft.core.values import ModelSettings, Prices
 from flowcraft.llm.base import Usage
 from flowcraft.llm.integration import LLMIntegration
+from flowcraft.runner.budget import amount_text
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.session import Durable
 from flowcraft.runner.store.records import open_records
@@ -229,3 +231,23 @@ def test_a_limit_of_the_run_that_was_raised_is_known_to_a_resume() -> None:
 
     assert len(model.requests) == 2
     assert "the budget of 2 calls is not enough" in str(again.outcomes[-1].error)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [("0", "0.0 s"), ("0.05", "0.05 s"), ("0.00001", "0.001 s"), ("0.1234567", "0.123 s"), ("1.04", "1.0 s")],
+)
+def test_a_small_time_is_not_shown_as_none(amount: str, text: str) -> None:
+    assert amount_text("time", Decimal(amount)) == text
+
+
+@pytest.mark.parametrize(("price", "cost"), [(0, 0), (1, None)])
+def test_a_call_of_a_free_model_that_is_stopped_has_cost_nothing(price: int, cost: int | None) -> None:
+    scope, gate = Scope(), Gate()
+    Path("p.yaml").write_text("flowcraft: 1\nstages: [{id: a, prompt: x}]\n")
+    threading.Thread(target=lambda: (gate.reached(), scope.cancel())).start()
+
+    with llm_of(ScriptedProvider(gate), None, Prices(input=Decimal(price), output=Decimal(price))) as llm:
+        record = run_pipeline("p.yaml", llm=llm, scope=scope)
+
+    assert (record.status, record.totals.cost) == ("interrupted", cost)

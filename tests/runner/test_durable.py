@@ -150,7 +150,7 @@ def test_a_single_stage_runs_on_the_results_from_before() -> None:
 
     record = run_(CHAIN, model, only="second")
 
-    assert ends(record) == {"first": "cached", "second": "succeeded", "third": "resumed"}
+    assert ends(record) == {"first": "cached", "second": "succeeded", "third": "skipped"}
     assert record.outcomes[2].status == "skipped"
     assert len(model.requests) == 4
 

@@ -1,6 +1,9 @@
 """Reading the ledger: runs, how their stages ended, what was asked; never writes."""
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from flowcraft.core.errors import UsageError
 from flowcraft.core.problems import did_you_mean
 from flowcraft.llm.base import LLMResponse, Usage
 from flowcraft.runner.outcome import Attempt, Outcome, Totals, sums
-from flowcraft.runner.store.database import Database
+from flowcraft.runner.store.database import FILE, Database
 from flowcraft.runner.store.ledger import FOLDER
 from flowcraft.runner.store.ledger_schema import number_of, of_run
 from flowcraft.runner.store.rows import outcome_from, response_from, usage_from
@@ -243,11 +246,26 @@ class Records:
 @contextmanager
 def open_records(workspace: Path) -> Iterator[tuple[Records, Database]]:
     """The records of a workspace; raises LedgerError if there are none."""
-    database = Database(workspace / FOLDER, create=False)
-    try:
-        yield Records(database), database
-    finally:
-        database.close()
+    with _readable(workspace / FOLDER) as folder:
+        database = Database(folder, create=False)
+        try:
+            yield Records(database), database
+        finally:
+            database.close()
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[Path]:
+    """The folder of a database, or a copy of it: SQLite reads a log only where it can write beside it."""
+    files = [folder / name for name in (FILE, f"{FILE}-wal")]
+    if os.access(folder, os.W_OK) or not os.access(files[0], os.R_OK):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="flowcraft-") as copy:
+        for file in files:
+            if file.exists():
+                shutil.copyfile(file, Path(copy) / file.name)
+        yield Path(copy)
 
 
 def _run(row: Any) -> RunRow:
