@@ -11,6 +11,8 @@ from functools import partial
 
 from flowcraft.core.errors import Cancelled
 
+_LONGEST_S = 365 * 86400.0  # a longer wait than some 292 years is more than a lock takes, and nobody needs it
+
 
 class Scope:
     """A total time limit in seconds (None: no limit) and a cancel switch; thread-safe.
@@ -23,7 +25,7 @@ class Scope:
     __slots__ = ("_callbacks", "_leave", "_lock", "cancelled", "deadline")
 
     def __init__(self, timeout_s: float | None = None, *, parent: "Scope | None" = None) -> None:
-        self.deadline: float | None = None if timeout_s is None else time.monotonic() + timeout_s
+        self.deadline: float | None = None if timeout_s is None else time.monotonic() + min(timeout_s, _LONGEST_S)
         self.cancelled = False
         self._lock = threading.Lock()
         self._callbacks: dict[object, Callable[[], None]] = {}

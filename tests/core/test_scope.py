@@ -20,6 +20,18 @@ def test_a_spent_limit_is_expired() -> None:
     assert scope.remaining_s() == 0.0
 
 
+@pytest.mark.parametrize("timeout_s", [1e12, float("inf"), 10**400], ids=["long", "infinite", "an int"])
+def test_a_limit_without_end_is_one_that_can_be_waited_for(timeout_s: float) -> None:
+    left_s = Scope(timeout_s).remaining_s()
+    event = threading.Event()
+    event.set()
+
+    assert left_s is not None
+    assert left_s > 1e6
+    assert event.wait(left_s)
+    assert threading.Lock().acquire(timeout=left_s)
+
+
 def test_a_child_cannot_outlast_its_parent() -> None:
     parent = Scope(10.0)
 
