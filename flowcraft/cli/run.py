@@ -178,7 +178,6 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
     from flowcraft.llm.routing import KnownModels
     from flowcraft.pipeline.load import load
     from flowcraft.runner.choices import named_models
-    from flowcraft.runner.gates import WAITS, how_to_decide
     from flowcraft.runner.run import run_pipeline
 
     manager = SettingsManager(order.settings_path)
@@ -212,21 +211,26 @@ def _carried_out(file: Path, values: dict[str, Any], order: _Order) -> int:
             )
     if order.record:
         _write_recording(order.record, record, order.workspace)
-    if record.status in ("failed", "interrupted") and not order.replay:  # it would ask the real models
-        say(f"continue with: {_resume(record)}", stream)
-    if record.status == "paused":
-        gates = [outcome.path for outcome in record.outcomes if outcome.reason == WAITS]
-        say("\n".join(how_to_decide(record.id, gates)), stream)
+    for line in _what_next(record, replayed=order.replay is not None):
+        say(line, stream)
     if order.as_json:
         say(dump(record.to_json()))
     if not order.replay:
-        attempts = (attempt for outcome in record.outcomes for attempt in outcome.attempts)
-        quality_note(attempt.provider for attempt in attempts if attempt.error is None)
+        quality_note(one.provider for outcome in record.outcomes for one in outcome.attempts if one.error is None)
     return record.exit_code
 
 
+def _what_next(record: "RunRecord", *, replayed: bool) -> list[str]:
+    """The commands that go on with the run."""
+    from flowcraft.runner.gates import WAITS, how_to_decide
+
+    if record.status == "paused":
+        return how_to_decide(record.id, [outcome.path for outcome in record.outcomes if outcome.reason == WAITS])
+    goes_on = record.status in ("failed", "interrupted") and not replayed  # it would ask the real models
+    return [f"continue with: {_resume(record)}"] if goes_on else []
+
+
 def _resume(record: "RunRecord") -> str:
-    """The command that goes on with the run."""
     from flowcraft.cli.screen import clean
     from flowcraft.runner.budget import raising
     from flowcraft.runner.session import unsure
