@@ -76,7 +76,7 @@ def describe(settings: Settings) -> list[tuple[str, Any, str]]:
         rows |= {f"llm.models.{model.name}.{key}": value for key, value in _model_rows(model).items()}
     if settings.jobs is not None:
         rows["jobs"] = settings.jobs
-    return [(key, _plain(value), str(settings.origin(key))) for key, value in rows.items()]
+    return [(key, _plain(value, key.rpartition(".")[2]), str(settings.origin(key))) for key, value in rows.items()]
 
 
 def _model_rows(model: ModelSettings) -> dict[str, Any]:
@@ -88,12 +88,16 @@ def _model_rows(model: ModelSettings) -> dict[str, Any]:
     return {key: value for key, value in rows.items() if value not in (None, "")}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, before: str) -> Any:
+    """The value as plain data, without what looks like a secret by itself or by the name or option `before` it."""
     if isinstance(value, (tuple, list)):
-        return [_plain(part) for part in value]
+        return [_plain(part, name) for name, part in zip((before, *value), value, strict=False)]
     if isinstance(value, Decimal):
         return float(value)
-    return value if isinstance(value, (bool, int, float)) else masked(str(value))
+    if isinstance(value, (bool, int, float)):
+        return value
+    start = f"{before} " if str(before).startswith("-") else f"{before}: "
+    return masked(f"{start}{value}")[len(start) :]
 
 
 def _found(path: str | os.PathLike[str] | None, env: Mapping[str, str], home: Path, folder: Path) -> Path | None:

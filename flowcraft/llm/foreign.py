@@ -4,12 +4,14 @@ They are held to what our own do by themselves: the time limit, cancel, and the 
 pieces, since nobody can end what blocks in the code of others.
 """
 
+import os
 import traceback
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import lru_cache
 
 from flowcraft.core.errors import DeadlineError, FlowcraftError, ProviderError, TransportError
+from flowcraft.core.masking import Mask
 from flowcraft.core.scope import Scope
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, Usage, refuse_images
 from flowcraft.llm.factory import code_of
@@ -45,9 +47,9 @@ def answer_of(provider: BaseLLMProvider, request: ChatRequest) -> Iterator[Delta
     except FlowcraftError:
         raise
     except OSError as error:  # its connection, most likely
-        raise TransportError(f"the provider failed: {_told(error)}", hint="try again") from error
+        raise TransportError(f"the provider failed: {_told(error, provider)}", hint="try again") from error
     except Exception as error:
-        raise ProviderError(f"the provider failed: {_told(error)}", hint=code_of(type(provider))) from error
+        raise ProviderError(f"the provider failed: {_told(error, provider)}", hint=code_of(type(provider))) from error
 
 
 def _check(delta: Delta) -> None:
@@ -74,6 +76,7 @@ def _check_time(scope: Scope, *, sent: bool) -> None:
         raise DeadlineError("the time for the whole call is over", sent=sent, hint=hint)
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception, provider: BaseLLMProvider) -> str:
     # Not str(error): in an exception of others that may fail, too.
-    return "".join(traceback.format_exception_only(type(error), error)).strip()
+    told = "".join(traceback.format_exception_only(type(error), error)).strip()
+    return Mask([os.environ.get(provider.config.api_key_env or "", "")]).text(told)

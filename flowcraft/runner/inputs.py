@@ -1,7 +1,7 @@
 """The inputs of a run as others may see them, and the texts that must not come out of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowcraft.core.masking import SHOWN
@@ -15,6 +15,15 @@ def shown(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def secret_texts(pipeline: Pipeline, values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The values of secret inputs, as a program would print them."""
-    found = (values[one.name] for one in pipeline.inputs if one.secret)
-    return tuple(value if isinstance(value, str) else json.dumps(value) for value in found if value is not None)
+    """The values of secret inputs, as a program would print them; of maps and lists also the texts in them."""
+    return tuple(text for one in pipeline.inputs if one.secret for text in _texts(values[one.name]))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if value is not None:
+        yield value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, (dict, list)):
+        yield json.dumps(value, separators=(",", ":"))
+        for part in value.values() if isinstance(value, dict) else value:
+            if isinstance(part, (str, dict, list)):
+                yield from _texts(part)

@@ -38,6 +38,7 @@ from flowcraft.runner.using import entered, fitting
 from flowcraft.runner.work import Contract, Execution, Invocation, Judgement, Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
 
+SHORTEST_MADE = 8  # of a text that is taken for secret because it is made of one: `true` tells nothing
 _TEXT = Shape()
 
 
@@ -241,7 +242,12 @@ class Renderer:
 
     def _execution(self, stage: Stage, command: Command, names: Names) -> Execution:
         public, files = names.public, self.workspace
-        env = {name: value.text(names.private, files) for name, value in command.env.items()}
+        secret = [name for name, value in command.env.items() if self._is_secret(value)]
+        env = {
+            name: _of_secret(name, value, names.private, files) if name in secret else value.text(public, files)
+            for name, value in command.env.items()
+        }
+        made = [env[name] for name in secret if len(env[name]) >= SHORTEST_MADE]
         cwd = files.root
         if command.cwd:
             with placed(stage, "cwd"):
@@ -253,7 +259,12 @@ class Renderer:
             )
             env |= values
         argv = arguments(command.argv, public, files, names.given)
-        return Execution(cwd=cwd, script=script, argv=argv, env=env, secrets=self._secrets)
+        return Execution(cwd=cwd, script=script, argv=argv, env=env, secrets=(*self._secrets, *made))
+
+    def _is_secret(self, value: Template) -> bool:
+        """Whether a secret input is part of the value."""
+        secret = {("inputs", one.name) for one in self._pipeline.inputs if one.secret}
+        return bool(secret) and any(reference.path[:2] in secret for reference in value.references)
 
     def _contract(self, stage: Stage, names: Names) -> Contract:
         if not stage.checks:
@@ -288,6 +299,20 @@ class Renderer:
 
     def _spill(self, name: str, text: str) -> str:
         return private_file(self._spilled / f"{next(self._numbers)}-{name}", text)
+
+
+def _of_secret(name: str, value: Template, private: Mapping[str, Any], files: Workspace) -> str:
+    try:
+        return value.text(private, files)
+    except ExpressionError as error:
+        failure = ExpressionError(
+            f"'{name}' cannot be made of its secret",
+            expression=error.expression,
+            offset=error.offset,
+            code=error.code,
+            hint="the reason is not shown, it may quote the secret; see what the same does with an ordinary input",
+        )
+    raise failure  # not above: the error that quotes it would be its context
 
 
 def _shape(output: Output) -> Shape:

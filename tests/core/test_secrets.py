@@ -15,6 +15,7 @@ from flowcraft.core.reading.secrets import masked
         ("run: curl -H x sk-proj-hunter2hunter2", "run: curl -H x **********************"),
         ("base_url: https://me:hunter2@host/v1", "base_url: https://**********@host/v1"),
         ("x: ghp_hunter2hunter2", "x: ******************"),
+        ("run: prog --api-key hunter2hunter2 --more", "run: prog --api-key ************** --more"),
     ],
 )
 def test_secrets_become_asterisks_and_columns_stay(line: str, shown: str) -> None:
@@ -33,6 +34,8 @@ def test_secrets_become_asterisks_and_columns_stay(line: str, shown: str) -> Non
         "prompt: Count the tokens of this text",
         "base_url: https://api.openai.com/v1",
         "id: task-skeleton",
+        "run: prog --max-tokens 500000 --no-password --more",
+        "run: prog --token-file tokens.txt",
     ],
 )
 def test_ordinary_lines_stay_as_they_are(line: str) -> None:

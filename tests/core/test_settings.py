@@ -374,6 +374,24 @@ class TestOrigins:
         assert rows["llm.models.b.provider"] == ("openai", "settings.yaml:11")
         assert "hunter2" not in str(rows)
 
+    @pytest.mark.parametrize(
+        "more",
+        [
+            "params: {api_token: hunter2hunter2}",
+            "options: {client_secret: hunter2hunter2}",
+            "options: {nested: {password: hunter2hunter2}}",
+            "options: {list: [token=hunter2hunter2]}",
+            "command: [prog, --api-key, hunter2hunter2, other]",
+            "command: prog --api-key hunter2hunter2 other",
+            "command: prog --token=hunter2hunter2 other",
+        ],
+    )
+    def test_description_hides_what_is_called_a_secret(self, more: str) -> None:
+        text = f"llm: {{models: {{a: {{provider: command, {more}}}}}}}"
+
+        assert "hunter2" not in str(describe(settings(text)))
+        assert ("other" in str(describe(settings(text)))) is ("other" in more)
+
     def test_description_without_a_file(self) -> None:
         rows = describe(SettingsManager(env={"QWEN_HOME": "/q", "HOME": "/h"}).settings)
 

@@ -171,6 +171,16 @@ def test_an_exception_that_cannot_be_shown_is_a_failure_like_others() -> None:
         llm.chat_completion(HELLO)
 
 
+def test_the_key_of_a_provider_is_not_in_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "canary-of-mine")
+    provider = Chatting(ValueError("bad header: Bearer canary-of-mine"))
+    provider.config = ModelSettings(name="m", provider="chatting", model="m", api_key_env="MY_KEY")
+
+    with integration(provider) as llm, pytest.raises(ProviderError, match=r"Bearer \*\*\*") as caught:
+        llm.chat_completion(HELLO)
+    assert "canary" not in str(caught.value)
+
+
 def test_a_broken_connection_of_a_provider_falls_back_to_the_next_model() -> None:
     spare = Chatting(LLMResponse(content="spare"))
     with integration(Chatting(ConnectionResetError("gone")), spare) as llm:

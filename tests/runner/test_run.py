@@ -527,6 +527,71 @@ def test_a_secret_reaches_the_command_and_nothing_else() -> None:
     assert record.to_json()["inputs"] == {"token": "***"}
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["inputs.token | upper", "inputs.token | replace('-', '')", "inputs.login.pass", "inputs.login | tojson"],
+)
+def test_what_is_made_of_a_secret_is_secret_too(value: str) -> None:
+    heard: list[Event] = []
+
+    record = run_(
+        f"""
+        - id: a
+          env: {{MADE: "${{{{ {value} }}}}"}}
+          run: echo "got $MADE" | tee /dev/stderr
+        """,
+        head="inputs: {token: {type: string, secret: true}, login: {type: object, secret: true}}\n",
+        inputs={"token": "hunter2-hunter2", "login": {"user": "me", "pass": "hunter2-of-mine"}},
+        on_event=heard.append,
+    )
+
+    assert record.status == "succeeded"
+    assert "hunter2" not in (json.dumps(record.to_json()) + repr(record) + repr(heard)).lower()
+
+
+def test_an_answer_about_a_secret_is_no_secret() -> None:
+    record = run_(
+        """
+        - id: a
+          env: {GIVEN: "${{ 'true' if inputs.token else 'false' }}"}
+          run: echo "$GIVEN"
+        """,
+        head="inputs: {token: {type: string, secret: true}}\n",
+        inputs={"token": "hunter2-hunter2"},
+    )
+
+    assert output(record, "a") == "true"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "inputs.token | int",
+        "read(inputs.token)",
+        "{'a': 1}[inputs.token]",
+        "[1] | map(attribute=inputs.token) | list",
+        "[1] | select(inputs.token) | list",
+    ],
+)
+def test_a_failure_with_a_secret_does_not_tell_it(value: str, caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Event] = []
+
+    with caplog.at_level("DEBUG"):
+        record = run_(
+            f"""
+            - {{id: a, run: "true", env: {{MADE: "${{{{ {value} }}}}"}}}}
+            """,
+            head="inputs: {token: {type: string, secret: true}}\n",
+            inputs={"token": "hunter2-hunter2"},
+            on_event=heard.append,
+        )
+
+    said = record.outcomes[0].error
+    assert said is not None
+    assert "FC300: 'MADE' cannot be made of its secret" in said
+    assert "hunter2" not in json.dumps(record.to_json()) + repr(record) + repr(heard) + caplog.text
+
+
 def test_a_secret_is_handed_on_to_a_secret_input_of_a_used_pipeline() -> None:
     inner = """
         flowcraft: 1

@@ -7,6 +7,10 @@ import re
 _NAMED = re.compile(
     r"""(?i)(?P<name>(?<![\w-])[\w-]{0,80}(?:api_?key|token|secret|passw)[\w-]{0,80}["']?\s*[:=]\s*["']?)(?P<value>[^\s"',{}\[\]]{6,})"""
 )
+# `--api-key hunter2secret`, but not `--token-file NAME`.
+_OPTION = re.compile(
+    r"(?i)(?P<name>(?<!\S)--?[\w-]{0,80}(?:api-?key|token|secret|password)\s+)(?P<value>[^\s\"'-]\S{5,})"
+)
 _HARMLESS = re.compile(r"[A-Z][A-Z0-9_]*|[0-9.,_kM]+|<.*")
 # The beginnings that services give their keys.
 _SHAPED = re.compile(r"\b(?:sk|pk|rk|gsk|hf|ghp|gho|github_pat|xox[abp]|glpat)[-_][\w-]{8,}|\bAIza[\w-]{20,}")
@@ -15,7 +19,7 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 def masked(line: str) -> str:
     """The line with each secret replaced by as many asterisks, so that columns stay."""
-    line = _NAMED.sub(_hide_value, line)
+    line = _OPTION.sub(_hide_value, _NAMED.sub(_hide_value, line))
     for pattern in (_SHAPED, _USERINFO):
         line = pattern.sub(lambda match: "*" * len(match.group()), line)
     return line
