@@ -32,6 +32,9 @@ MAX_BYTES = 1 << 20
 # A wrong file of 1 MiB must neither take long to explain nor fill the terminal.
 MAX_PROBLEMS = 100
 
+_SMALLER = "make it smaller, or put a part of it into a file of its own"
+_SOMETHING = "write something into it, or name another file; `flowcraft init` makes an example"
+
 # The keys and numbers that lead to a value.
 Place = Sequence[str | int]
 
@@ -124,7 +127,7 @@ class Document:
             column=column,
             code=finding.code,
             message=finding.message,
-            hint=finding.hint,
+            hint=finding.hint or (_SMALLER if finding.code == "FC002" else None),
             source=source,
             width=max(1, min(finding.end - finding.start, room)),
             severity=severity,
@@ -165,7 +168,7 @@ def load(path: Path, *, error: type[DocumentError] = DocumentError, blank: Any =
         raise error([Problem(file=file, code="FC005", message=message, hint=hint)]) from cause
     if len(content) > MAX_BYTES:
         message = f"the file is larger than {MAX_BYTES >> 20} MiB"
-        raise error([Problem(file=file, code="FC002", message=message)])
+        raise error([Problem(file=file, code="FC002", message=message, hint=_SMALLER)])
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as cause:
@@ -194,7 +197,7 @@ def parse(
         tree = nodes.read(text, parser)
         if tree.data is None and tree.root[0] == tree.root[1] and not tree.findings:
             tree.data = blank
-            tree.findings = [] if blank is not None else [Finding(0, 0, "the file is empty", "FC005")]
+            tree.findings = [] if blank is not None else [Finding(0, 0, "the file is empty", "FC005", _SOMETHING)]
     document = Document(file, text, tree, error)
     if tree.findings:
         raise error(ordered(document._problem(finding) for finding in tree.findings))  # noqa: SLF001

@@ -5,6 +5,8 @@ from functools import lru_cache
 
 _SPECIAL = re.compile(r"[*?\[]")
 _MEMBER = re.compile(r"(.)-(.)|.", re.DOTALL)  # of a class
+_PLAIN = {"*": "[^/]*", "?": "[^/]"}
+_NOTHING = r"(?!)"
 _SPECIAL_ENDS = re.compile(r"[*?\]]")
 
 
@@ -16,6 +18,22 @@ def matches(glob: str, path: str) -> bool:
 def is_plain(glob: str) -> bool:
     """Whether it names one path."""
     return _SPECIAL.search(glob) is None
+
+
+def mistake(glob: str) -> tuple[str, str] | None:
+    """Why the text is no glob, and what to write instead; None if it is one."""
+    parts = _parts(glob)
+    if not parts:
+        return "names no file", "to have all files write **"
+    for part in parts:
+        if "**" in part and part != "**":
+            return "has ** beside other signs", "** stands alone between slashes: src/**/*.py"
+        pieces = _pieces(part)
+        if "[" in pieces:
+            return "has a [ that is not closed", "write [[] for the sign itself, or close it: [a-z]"
+        if any(_class(piece[1:-1]) == _NOTHING for piece in pieces if len(piece) > 1):
+            return "has a range that ends before it begins", "write the smaller sign first: [a-z]"
+    return None
 
 
 def overlap(one: str, other: str) -> bool:
@@ -81,20 +99,23 @@ def _pattern(glob: str) -> re.Pattern[str]:
 
 
 def _text(part: str) -> str:
-    """One part of a path as a regular expression; adjacent stars are one, so that none runs away."""
-    out, at = [], 0
+    """One part of a path as a regular expression."""
+    return "".join(
+        _class(piece[1:-1]) if len(piece) > 1 else _PLAIN.get(piece) or re.escape(piece) for piece in _pieces(part)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _pieces(part: str) -> tuple[str, ...]:
+    """The signs of one part: `*`, `?`, classes, single characters; adjacent stars are one, so that none runs away."""
+    found, at = [], 0
     part = re.sub(r"\*+", "*", part)
     while at < len(part):
-        char = part[at]
         # A bracket that comes first is one of the class.
-        end = part.find("]", at + 2 + part.startswith("!", at + 1)) if char == "[" else -1
-        if end > 0:
-            out.append(_class(part[at + 1 : end]))
-            at = end
-        else:
-            out.append({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)))
-        at += 1
-    return "".join(out)
+        end = part.find("]", at + 2 + part.startswith("!", at + 1)) if part[at] == "[" else -1
+        found.append(part[at : max(at, end) + 1])
+        at = max(at, end) + 1
+    return tuple(found)
 
 
 def _class(inner: str) -> str:
@@ -106,5 +127,5 @@ def _class(inner: str) -> str:
     try:
         re.compile(made)
     except re.error:  # a range backwards: it fits nothing
-        return r"(?!)"
+        return _NOTHING
     return made

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from flowcraft.core.disk import sync, sync_folder
 from flowcraft.core.errors import StageError, UsageError
+from flowcraft.core.globs import mistake
 from flowcraft.pipeline.reading.included import is_guarded
 
 MAX_READ_BYTES = 8 * 1024 * 1024  # more text than any model takes
@@ -119,6 +120,8 @@ class Workspace:
         the pattern has a dot, too.
         """
         checked = _checked(pattern)
+        if wrong := mistake(pattern):
+            raise UsageError(f"'{pattern}' {wrong[0]}", hint=wrong[1])
         if checked.name == "**":
             checked = checked / "*"
         hidden = any(part.startswith(".") for part in checked.parts)

@@ -85,6 +85,9 @@ def test_tags_are_refused(tag: str, parser: Any) -> None:
     assert first(f"a: {tag}", parser) == (1, 4, "FC007")
 
 
+SMALLER = "make it smaller, or put a part of it into a file of its own"
+
+
 @pytest.mark.parametrize("parser", PARSERS)
 class TestLimits:
     @pytest.mark.parametrize("size", [101, 1_000, 10_000, 100_000, 1_000_000])
@@ -92,7 +95,8 @@ class TestLimits:
     def test_deep_nesting_is_refused_whatever_its_depth(self, opening: str, size: int, parser: Any) -> None:
         text = opening * min(size, MAX_BYTES // len(opening))
 
-        assert refused(text, parser)[0].code == "FC002"
+        problem = refused(text, parser)[0]
+        assert (problem.code, problem.hint) == ("FC002", SMALLER)
 
     def test_a_hundred_levels_are_fine(self, parser: Any) -> None:
         assert parse("[" * 100 + "]" * 100, "f", parser=parser).data != []
@@ -122,7 +126,7 @@ class TestLimits:
         finally:
             tracemalloc.stop()
 
-        assert problem.code == "FC002"
+        assert (problem.code, problem.hint) == ("FC002", SMALLER)
         assert peak < 10 << 20
 
     def test_a_hundred_thousand_values_are_the_limit(self, parser: Any) -> None:
@@ -246,6 +250,7 @@ class TestFiles:
         [problem] = caught.value.problems
         assert (problem.file, problem.code) == ("a.yaml", code)
         assert problem.line in (line, 1)
+        assert problem.hint
         assert "\x1b" not in str(problem)
         assert "\x00" not in str(problem)
 

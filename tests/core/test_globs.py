@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcraft.core.globs import matches, overlap
+from flowcraft.core.globs import matches, mistake, overlap
 
 PARTS = st.sampled_from(["a", "b", "ab", "**", "*", "a*", "*b", "a?b", "[ab]", "[!a]b", "a*b*c", ".", ""])
 GLOBS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
@@ -35,3 +35,13 @@ def test_globs_that_one_path_fits_overlap(one: str, other: str, parts: list[str]
     path = "/".join(parts)
 
     assert overlap(one, other) or not (matches(one, path) and matches(other, path))
+
+
+@pytest.mark.parametrize("glob", ["src/[", "a**", "**b/x", "***", ".", "./", "/", "x/[!", "[z-a]", "[!b-a]x"])
+def test_what_is_no_glob_is_told(glob: str) -> None:
+    assert mistake(glob)
+
+
+@given(GLOBS)
+def test_globs_of_the_language_are_globs(glob: str) -> None:
+    assert mistake(glob) is None or not glob.strip("./")

@@ -179,3 +179,9 @@ def test_what_a_killed_transaction_was_writing_is_removed_with_it(tmp_path: Path
 
     assert sorted(place.name for place in (tmp_path / "src").iterdir()) == [".flowcraft-another-1.tmp", "a.txt"]
     assert (tmp_path / "src" / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("pattern", ["a**b", "./", "src/[", "[z-a]"])
+def test_what_is_no_glob_is_refused(pattern: str, workspace: Path) -> None:
+    with pytest.raises(UsageError, match=r"names no file|beside|not closed|before it begins"):
+        Workspace(workspace).glob(pattern)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core.document import Document, Place
+from flowcraft.core.globs import mistake
 from flowcraft.core.problems import did_you_mean
 from flowcraft.pipeline.expr import Expression, Script, Template
 from flowcraft.pipeline.reading.complaints import Complaints
@@ -118,7 +119,13 @@ class Material:
         """A list of globs in the workspace."""
         listed = value if isinstance(value, list) else []
         kept = [(number, glob) for number, glob in enumerate(listed) if isinstance(glob, str) and glob]
-        return tuple(glob for number, glob in kept if self.stays_inside(glob, [*place, number]))
+        return tuple(glob for number, glob in kept if self._is_glob(glob, [*place, number]))
+
+    def _is_glob(self, glob: str, place: Place) -> bool:
+        if wrong := mistake(glob):
+            self.complaints.at(place, f"{glob} {wrong[0]}", "FC131", wrong[1])
+            return False
+        return self.stays_inside(glob, place)
 
     def models(self, value: Any, place: Place) -> tuple[Text, ...]:
         """The models of a ladder, each to be noted with `placed`."""
