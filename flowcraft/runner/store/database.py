@@ -24,6 +24,8 @@ BUSY_S = 30.0  # how long a commit waits for those of other processes; each take
 ALONE_S = 10.0  # how long a migration waits for other processes to leave
 CHECKPOINT_BYTES = 4 * 1024 * 1024  # of log that a new process does not leave behind
 CHECKPOINT_COMMITS = 200  # between two checkpoints while we write
+LOG_COMMITS = 4  # between two looks at how long the log has become
+LOG_BLOCK = bytes(256 * 1024)  # what it is made longer by; a commit of a prompt stage writes 5 to 15 kB
 
 _MAGIC = b"SQLite format 3\0"
 _KEEP_OUT = "*\n"  # .gitignore: what models have said is nobody else's business
@@ -52,7 +54,7 @@ class Database:
 
     def __init__(self, folder: Path, *, create: bool = True) -> None:
         self.path = folder / FILE
-        self._place = str(self.path)
+        self._place, self._log, self._log_bytes = str(self.path), f"{self.path}-wal", 0
         self._lock = threading.RLock()
         self.commits = 0
         self._guard: int | None = None
@@ -103,7 +105,7 @@ class Database:
     def checkpoint(self, mode: str = "TRUNCATE", *, at_least_bytes: int = CHECKPOINT_BYTES) -> bool:
         """Move the log into the database if it is that long and no other process has it open."""
         with suppress(OSError):
-            if os.stat(f"{self.path}-wal").st_size >= at_least_bytes and self._lock_folder(fcntl.LOCK_EX):
+            if os.stat(self._log).st_size >= at_least_bytes and self._lock_folder(fcntl.LOCK_EX):
                 try:
                     self._connected().execute(f"PRAGMA wal_checkpoint({mode})")
                 finally:
@@ -165,6 +167,8 @@ class Database:
         self._check_place()
         connection.execute("BEGIN IMMEDIATE")
         try:
+            if self.commits % LOG_COMMITS == LOG_COMMITS - 1:
+                self._lengthen_log()
             for sql, values in statements:
                 number = connection.execute(sql, values).lastrowid or 0
             connection.execute("COMMIT")
@@ -173,6 +177,21 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
         return number
+
+    def _lengthen_log(self) -> None:
+        """Put zeros behind the log if it has outgrown those from before; only while nobody else may write it.
+
+        A commit that makes the log longer has the file system write the length, too: it takes half as long again.
+        To SQLite zeros are the end of the log.
+        """
+        with suppress(OSError):  # a full disk, or no log: then commits take as long as they take
+            if os.stat(self._log).st_size > self._log_bytes:
+                handle = os.open(self._log, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    length = os.fstat(handle).st_size
+                    self._log_bytes = length + os.pwrite(handle, LOG_BLOCK, length)
+                finally:
+                    os.close(handle)
 
     def _mode(self) -> str:
         return str(self.rows("PRAGMA journal_mode")[0][0])
