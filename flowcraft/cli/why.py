@@ -81,11 +81,13 @@ def _because(stage: "StageRow | None") -> str:
 
 def _differences(records: "Records", row: "RunRow", stage: "StageRow", calls: "list[CallRow]") -> list[str]:
     """What is different from the latest run in which this stage succeeded."""
+    from flowcraft.runner.store.fingerprint import differing
+
     found = records.latest(str(row.file), (stage.path,), before=row.number)
     if not found or not stage.parts:
         return []
     older, run_id = found[stage.path]
-    names = [name for name in {**stage.parts, **older.parts} if stage.parts.get(name) != older.parts.get(name)]
+    names = differing(stage.parts, older.parts)
     if not names:
         return [f"same question as in run {run_id}"]
     told = [f"differs from run {run_id} in: {', '.join(names)}"]

@@ -27,6 +27,7 @@ ASSUMED_OUTPUT = 4096  # tokens of an answer that nothing limits, until it is th
 MESSAGE_TOKENS = 16  # what services add around a message, at most
 REQUEST_TOKENS = 64  # and around all of them: the model's template, with a system message of its own
 
+_ONE = Decimal(1)
 _ALLOW = "llm: {prices: {unknown: allow}}"
 
 log = logging.getLogger(__name__)
@@ -44,10 +45,12 @@ def worst_case(
     llm: LLMIntegration, choice: Choice, request: ChatRequest, units: Mapping[str, Any]
 ) -> dict[str, Decimal]:
     """The most that one call can use, in those `units` that can be known; raises BudgetError if money cannot."""
+    if "tokens" not in units and "usd" not in units:
+        return {"calls": _ONE}
     model = choice.model
-    input_tokens = _input_tokens(request, model) if "tokens" in units or "usd" in units else 0
+    input_tokens = _input_tokens(request, model)
     output_tokens = output_limit(model, request.params, llm.provider(model).own_max_tokens)
-    worst = {"calls": Decimal(1)}
+    worst = {"calls": _ONE}
     if "tokens" in units:
         worst["tokens"] = Decimal(input_tokens + (output_tokens or ASSUMED_OUTPUT))
     if "usd" not in units:

@@ -93,7 +93,7 @@ class Budget:
         self.limit = dict(limit)
         self._spent = {unit: Decimal((spent or {}).get(unit, 0)) for unit in UNITS}
         self._reserved = dict.fromkeys(UNITS, Decimal(0))
-        self._flying = 0
+        self._flying = self._waiting = 0
         self._changed = threading.Condition()
         self._ask = ask
         self._clock = clock
@@ -107,7 +107,7 @@ class Budget:
         with self._changed:
             while (short := self._short(worst)) is not None:
                 if short.waiting_helps and self._flying:
-                    self._changed.wait(LOOK_S)
+                    self._wait()
                     scope.check()
                 elif not self._raised(short, scope):
                     raise _too_little(short)
@@ -123,12 +123,20 @@ class Budget:
                 self._reserved[unit] -= amount
             for unit, amount in amounts.items():
                 self._spent[unit] += amount
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
 
     def left_s(self) -> float | None:
         """Seconds left of a budget in time."""
         limit = self.limit.get("time")
         return None if limit is None else max(0.0, float(limit - self._used("time")))
+
+    def _wait(self) -> None:
+        self._waiting += 1
+        try:
+            self._changed.wait(LOOK_S)
+        finally:
+            self._waiting -= 1
 
     def _used(self, unit: str) -> Decimal:
         elapsed = Decimal(str(self._clock() - self._started_s)) if unit == "time" else Decimal(0)

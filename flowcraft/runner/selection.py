@@ -36,6 +36,11 @@ class Selection:
         """Whether nothing known may stand in for this stage."""
         return stage in self._after or stage == self.only
 
+    @property
+    def limited(self) -> bool:
+        """Whether there are such stages."""
+        return self._start_at is not None or self.only is not None
+
     def unwanted(self, stage: str) -> bool:
         """Whether the stage is not run, and its result not needed."""
         return self.only is not None and stage != self.only and stage not in self._below

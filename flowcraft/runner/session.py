@@ -27,8 +27,8 @@ from flowcraft.runner.leftovers import end_programs
 from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Outcome, RunRecord, Totals
 from flowcraft.runner.selection import Selection
-from flowcraft.runner.store.fingerprint import Fingerprint, digest, fingerprint
-from flowcraft.runner.store.ledger import FOLDER, Ledger, NewRun, file_hash
+from flowcraft.runner.store.fingerprint import Fingerprint, differing, digest, fingerprint
+from flowcraft.runner.store.ledger import FOLDER, RAN, Ledger, NewRun, file_hash
 from flowcraft.runner.store.records import CallRow, Records, StageRow
 from flowcraft.runner.store.runlock import RunLock
 from flowcraft.runner.work import Task
@@ -221,7 +221,7 @@ class Session:
             self._run,
             outcome,
             self._prints.get(outcome.path),
-            self._why.get(outcome.path, {"decision": "ran"}),
+            self._why.get(outcome.path, RAN),
             reusable=not self._durable.replayed
             and self._cacheable.get(outcome.path, False)
             and _reusable(outcome, self._choices.get(outcome.path))
@@ -289,8 +289,10 @@ class Session:
         """Whether other runs may take the result: what it depends on must be known, and it must be all there is."""
         if choice is None:
             return task.cache is True and bool(task.reads) and bool(task.writes)
-        commands = any(check.run for check in task.contract.checks)  # they look at files that nobody has named
-        allowed = not commands if task.cache is None else task.cache
+        allowed = task.cache
+        if allowed is None:
+            checks = task.contract.checks
+            allowed = not (checks and any(check.run for check in checks))  # they look at files that nobody has named
         return allowed and not self._acts(choice.model.name)
 
     def _acts(self, name: str) -> bool:
@@ -306,6 +308,8 @@ class Session:
         self._why[path] = {"decision": decision, **facts}
 
     def _asked_anew(self, stage: str, path: str) -> bool:
+        if not self._durable.fresh and not self.selection.limited:
+            return False
         top = re.split(r"[\[/]", path, maxsplit=1)[0]
         named = {"*", stage, top}
         return not named.isdisjoint(self._durable.fresh) or self.selection.anew(top)
@@ -359,7 +363,7 @@ def new_id() -> str:
 
 def _again(before: StageRow, mark: Fingerprint) -> str:
     if before.status == "succeeded":
-        return f"changed since it ran: {', '.join(mark.differing(before.parts)) or 'the way FlowCraft asks'}"
+        return f"changed since it ran: {', '.join(differing(mark.parts, before.parts)) or 'the way FlowCraft asks'}"
     known = {"failed": "it had failed", "interrupted": "it was stopped while it ran"}
     return known.get(before.status, "it had not come to its end")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ VERSION = 1  # changes when FlowCraft itself asks in another way
 _NO_PART = {"path", "stage", "work", "timeout_s", "save", "streamed", "messages", "model", "cwd", "env", "secrets"}
 _NO_PART |= {"contract", "undo", "cache", "retries"}
 _SHORT = 500  # characters; longer texts are prompts, and not worth the memory
+_KEPT = 16  # digits of the hash of a part
 _MOST = 256  # values that are remembered at once
 _PLACES = {"oauth_path", "path"}  # of credentials and files on this machine
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The hash of all parts, and each of them; `text` is the parts as JSON."""
+    """The hash of all parts, and each of them; `text` is what is kept of those, as JSON: enough to tell them apart."""
 
     whole: str
     parts: Mapping[str, str]
@@ -40,12 +42,13 @@ class Fingerprint:
 
     def __post_init__(self) -> None:
         if not self.text:
-            object.__setattr__(self, "text", _encode(self.parts))
+            object.__setattr__(self, "text", _object(self.parts, _KEPT))
 
-    def differing(self, older: Mapping[str, str]) -> tuple[str, ...]:
-        """The names of the parts that `older` lacks, has besides, or has otherwise."""
-        names = dict.fromkeys((*self.parts, *older))
-        return tuple(name for name in names if self.parts.get(name) != older.get(name))
+
+def differing(parts: Mapping[str, str], older: Mapping[str, str]) -> list[str]:
+    """The names of the parts that `older` lacks, has besides, or has otherwise; of each as much as is kept counts."""
+    names = dict.fromkeys((*parts, *older))
+    return [name for name in names if parts.get(name, "")[:_KEPT] != older.get(name, "")[:_KEPT]]
 
 
 def fingerprint(task: Task, choice: Choice | None, root: Path) -> Fingerprint:
@@ -53,8 +56,7 @@ def fingerprint(task: Task, choice: Choice | None, root: Path) -> Fingerprint:
     parts = {name: digest(value) for name, value in _parts(task, root).items()}
     if isinstance(task.work, Question):
         parts["model"] = _known_hash(_identity_text(choice.model)) if choice else digest(None)
-    text = _encode(parts)
-    return Fingerprint(_hash(f'[{VERSION},"{task.kind}",{text}]'), parts, text)
+    return Fingerprint(_hash(f'[{VERSION},"{task.kind}",{_object(parts)}]'), parts)
 
 
 def call_key(model: ModelSettings, messages: Sequence[LLMMessage], params: Mapping[str, Any]) -> str:
@@ -89,6 +91,11 @@ def digest(value: Any) -> str:
     return _hash(text) if len(text) > _SHORT else _known_hash(text)
 
 
+def _object(hashes: Mapping[str, str], digits: int | None = None) -> str:
+    """Names of parts with their hashes as JSON, which needs no escapes here."""
+    return "{" + ",".join([f'"{name}":"{one[:digits]}"' for name, one in sorted(hashes.items())]) + "}"
+
+
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -107,9 +114,8 @@ def _hash_of_atom(value: Any) -> str:
 def _parts(task: Task, root: Path) -> dict[str, Any]:
     parts: dict[str, Any] = {**_fields(task), **_fields(task.work), "check": task.contract.key}
     if isinstance(task.work, Question):
-        roles = ("system", "user", "assistant")
-        texts = {role: [one.content for one in task.work.messages if one.role == role] for role in roles}
-        parts |= {"prompt" if role == "user" else role: text for role, text in texts.items() if text}
+        for one in task.work.messages:
+            parts.setdefault("prompt" if one.role == "user" else one.role, []).append(one.content)
     if isinstance(task.work, Execution):
         parts["cwd"] = _relative(task.work.cwd, root)
         parts["env"] = _environment(task.work)
@@ -117,7 +123,14 @@ def _parts(task: Task, root: Path) -> dict[str, Any]:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in _names(value.__class__) if name not in _NO_PART}
+    names, values = _reader(value.__class__)
+    return dict(zip(names, values(value), strict=True))
+
+
+@lru_cache(maxsize=32)
+def _reader(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    names = tuple([name for name in _names(kind) if name not in _NO_PART])
+    return names, attrgetter(*names)
 
 
 @lru_cache(maxsize=32)

@@ -6,10 +6,13 @@ was made of are not, and judging them again costs nothing. The end of a command 
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flowcraft.llm.calls import CallFinished, CallStarted
@@ -17,7 +20,7 @@ from flowcraft.runner.outcome import Outcome, RunRecord
 from flowcraft.runner.store.database import Database
 from flowcraft.runner.store.fingerprint import Fingerprint
 from flowcraft.runner.store.ledger_schema import number_of, of_run
-from flowcraft.runner.store.rows import outcome_text, request_data, response_text, text_of, usage_data
+from flowcraft.runner.store.rows import amounts_text, outcome_text, request_data, response_text, text_of, usage_text
 
 FOLDER = ".flowcraft"
 
@@ -28,6 +31,9 @@ _NEW_STAGE = (
     " (number, run, path, kind, status, fingerprint, parts, reusable, why, last_call, turn, outcome)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+RAN: Mapping[str, Any] = MappingProxyType({"decision": "ran"})
+_RAN_TEXT = text_of(dict(RAN))
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -102,7 +108,7 @@ class Ledger:
         )
 
     def call_started(
-        self, run: int, session: int, path: str, key: str, call: CallStarted, reserved: Mapping[str, Any]
+        self, run: int, session: int, path: str, key: str, call: CallStarted, reserved: Mapping[str, Decimal]
     ) -> int:
         """Write that a request is about to leave; it may when this has returned the number of the call."""
         choice = {**call.choice.info(), "because": call.choice.because}
@@ -125,7 +131,7 @@ class Ledger:
                     key,
                     text_of(choice),
                     text_of(request_data(call.request)),
-                    text_of(reserved),
+                    amounts_text(reserved),
                     _now(),
                 ),
             )
@@ -143,7 +149,7 @@ class Ledger:
                     "answered" if response else "failed",
                     call.seconds,
                     None if cost is None else str(cost),
-                    text_of(usage_data(response.usage)) if response else None,
+                    usage_text(response.usage) if response else None,
                     response_text(response) if response else None,
                     str(error) if error else None,
                     getattr(error, "retry_after_s", None),
@@ -242,7 +248,7 @@ class Ledger:
             fingerprint.whole if fingerprint else None,
             fingerprint.text if fingerprint else None,
             int(reusable),
-            text_of(why),
+            _RAN_TEXT if why is RAN else text_of(why),
             rows.calls.get(path, 0),
             rows.turn,
             outcome_text(outcome) if outcome else None,
@@ -290,4 +296,11 @@ def file_hash(file: Path) -> str:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    """The time in UTC as ISO 8601, to the millisecond."""
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}+00:00"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -19,6 +19,7 @@ def _plain(value: Any) -> Any:
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain).encode
+_SILENT = frozenset(("written", "warnings", "attempts", "resumed"))  # not written where there is nothing to say
 _MONEY = ("cost", "credits", "saved_usd")
 
 
@@ -35,8 +36,12 @@ def text_of(value: Any) -> str:
 
 def outcome_text(outcome: Outcome) -> str:
     """The whole outcome; `outcome_from` reads it back."""
-    data = {name: value for name, value in _fields(outcome).items() if value not in (None, ())}
-    return text_of(data | {"attempts": [attempt_data(attempt) for attempt in outcome.attempts]})
+    data = {
+        name: value for name, value in _fields(outcome).items() if value is not None and (value or name not in _SILENT)
+    }
+    if outcome.attempts:
+        data["attempts"] = [_short(attempt) for attempt in outcome.attempts]
+    return text_of(data)
 
 
 def outcome_from(text: str) -> Outcome:
@@ -46,19 +51,32 @@ def outcome_from(text: str) -> Outcome:
     return Outcome(**data | {"attempts": attempts, "warnings": tuple(data.get("warnings", ()))})
 
 
-def attempt_data(attempt: Attempt) -> dict[str, Any]:
-    """An attempt as data that `text_of` can write."""
-    return _fields(attempt) | {"usage": usage_data(attempt.usage)}
+def _short(attempt: Attempt) -> dict[str, Any]:
+    # Without what is as it is mostly: nothing, or not cached.
+    data = {name: value for name, value in _fields(attempt).items() if value is not None and value is not False}
+    if attempt.usage is not None:
+        data["usage"] = usage_data(attempt.usage)
+    return data
 
 
 def attempt_from(row: Mapping[str, Any]) -> Attempt:
-    """What `attempt_data` has made."""
-    return Attempt(**_known(Attempt, row) | {"usage": usage_from(row.get("usage"))})
+    """One of the attempts of an outcome as it is written."""
+    return Attempt(**{"tier": None} | _known(Attempt, row) | {"usage": usage_from(row.get("usage"))})
 
 
 def usage_data(usage: Usage | None) -> dict[str, Any] | None:
     """Reported usage without what is unknown."""
     return None if usage is None else {name: value for name, value in _fields(usage).items() if value is not None}
+
+
+def usage_text(usage: Usage | None) -> str:
+    """Reported usage as JSON; `usage_from` reads it once it is parsed."""
+    return "null" if usage is None else text_of(usage_data(usage))
+
+
+def amounts_text(amounts: Mapping[str, Decimal]) -> str:
+    """Amounts by their units as JSON; numbers as text, and units are plain words."""
+    return "{" + ",".join([f'"{unit}":"{amount}"' for unit, amount in amounts.items()]) + "}"
 
 
 def usage_from(row: Mapping[str, Any] | None) -> Usage | None:
@@ -68,7 +86,10 @@ def usage_from(row: Mapping[str, Any] | None) -> Usage | None:
 
 def response_text(response: LLMResponse) -> str:
     """A whole answer with its usage and cost."""
-    return text_of(_fields(response) | {"usage": usage_data(response.usage)})
+    data = _fields(response)
+    if response.usage is not None:
+        data["usage"] = usage_data(response.usage)
+    return text_of(data)
 
 
 def response_from(text: str) -> LLMResponse:
