@@ -4,7 +4,6 @@ import base64
 import html
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 from urllib.parse import quote
@@ -12,6 +11,7 @@ from urllib.parse import quote
 SHOWN = "***"
 SHORTEST = 4  # shorter texts stand everywhere: masking them would change ordinary output and hide nothing
 _SHORTEST_CODED = 8  # likewise for what base64 and hexadecimal make of them
+_LONGEST_CODED = 4096  # of a line: no key is longer, and what is would take long to look for
 
 
 class Mask:
@@ -19,10 +19,8 @@ class Mask:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         lines = {line for secret in secrets for line in (secret, *secret.splitlines()) if len(line.strip()) >= SHORTEST}
-        self._forms = sorted({form for line in lines for form in _forms(line)})
-        self._longest = max(map(len, self._forms), default=0)
-        longest_first = sorted(self._forms, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if lines else None
+        self._forms = sorted({form for line in lines for form in _forms(line)}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, self._forms))) if lines else None
 
     def text(self, text: str) -> str:
         """`text` without the secrets."""
@@ -34,12 +32,7 @@ class Mask:
 
     def pending(self, text: str) -> int:
         """How many characters at the end of `text` may be the beginning of a secret."""
-        for size in range(min(self._longest - 1, len(text)), 0, -1):
-            end = text[-size:]
-            after = bisect_right(self._forms, end)
-            if after < len(self._forms) and self._forms[after].startswith(end):
-                return size
-        return 0
+        return max((_begun(form, text) for form in self._forms), default=0)
 
 
 class MaskedStream:
@@ -71,7 +64,20 @@ class Unpicklable:
         raise TypeError(f"{type(self).__name__} holds secrets and cannot be pickled")
 
 
+def _begun(form: str, text: str) -> int:
+    """How many characters at the end of `text` are the first ones of `form`, but not all of it."""
+    start = max(0, len(text) - len(form) + 1)
+    while (start := text.find(form[0], start)) >= 0:
+        if form.startswith(text[start:]):
+            return len(text) - start
+        start += 1
+    return 0
+
+
 def _forms(secret: str) -> Iterator[str]:
+    if len(secret) > _LONGEST_CODED:
+        yield secret
+        return
     for written in (*_written(secret), *_coded(secret)):
         yield written
         in_json = _in_json(written)
