@@ -285,7 +285,7 @@ def prepared_host(url: str) -> str:
 def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
     """The parts of the headers that must not be shown when a service repeats them."""
     values = (value for name, value in headers.items() if not name.lower().startswith(_OPEN))
-    return tuple(word for value in values for word in value.split() if len(word) >= _SHORTEST)
+    return tuple([word for value in values for word in value.split() if len(word) >= _SHORTEST and word != "Bearer"])
 
 
 def _passwords(proxies: Iterable[str]) -> tuple[str, ...]:
