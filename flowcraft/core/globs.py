@@ -1,18 +1,27 @@
 """Globs as patterns of paths: whether a path fits one, and whether one path could fit two of them."""
 
 import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 _SPECIAL = re.compile(r"[*?\[]")
 _MEMBER = re.compile(r"(.)-(.)|.", re.DOTALL)  # of a class
+_SIGNS = {"*": "[*]", "?": "[?]"}  # as themselves
 _PLAIN = {"*": "[^/]*", "?": "[^/]"}
 _NOTHING = r"(?!)"
+_LAST = 0x10FFFF
+_ANY = ((0, ord("/") - 1), (ord("/") + 1, _LAST))
+MAX_COMPARED = 1 << 20  # characters of one glob times those of another
+MAX_STARS = 3  # that a regular expression may try in all their ways
 _SPECIAL_ENDS = re.compile(r"[*?\]]")
 
 
 def matches(glob: str, path: str) -> bool:
     """Whether the path (relative, with slashes) fits; `**` stands for any folders, `src/**` for all below src."""
-    return _pattern(glob).fullmatch(path) is not None
+    if glob.count("*") <= MAX_STARS:
+        return _pattern(glob).fullmatch(path) is not None
+    return _cross(_parts(glob), path.split("/"), "**", _fits)
 
 
 def is_plain(glob: str) -> bool:
@@ -37,55 +46,87 @@ def mistake(glob: str) -> tuple[str, str] | None:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether a path could fit both; in doubt yes."""
-    return _meet(tuple(_parts(one)), tuple(_parts(other)))
+    """Whether a path could fit both; in doubt, which is where they are longer than any path, yes."""
+    return len(one) * len(other) > MAX_COMPARED or _cross(_parts(one), _parts(other), "**", _fit)
 
 
-def plain_ends(glob: str) -> tuple[str, str]:
-    """The text before the first sign of a pattern and that after the last; those of globs that overlap are alike."""
-    return _plain_ends("/".join(_parts(glob)))
+def fixed_ends(glob: str) -> tuple[list[str], list[str]]:
+    """The parts before the first `**`, and from the end back to the last one; without one all, and then a slash."""
+    parts = _parts(glob)
+    if "**" not in parts:
+        return [*parts, "/"], [*reversed(parts), "/"]
+    return parts[: parts.index("**")], parts[::-1][: parts[::-1].index("**")]
 
 
-def _alike(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Whether one text could begin and end with what two patterns do."""
-    (start, end), (other_start, other_end) = one, other
-    begin = start.startswith(other_start) or other_start.startswith(start)
-    return begin and (end.endswith(other_end) or other_end.endswith(end))
-
-
-def _plain_ends(pattern: str) -> tuple[str, str]:
-    return _SPECIAL.split(pattern, maxsplit=1)[0], _SPECIAL_ENDS.split(pattern)[-1]
+def plain_ends(part: str) -> tuple[str, str]:
+    """The text before the first sign of a pattern and that after the last; those of parts that overlap are alike."""
+    return _SPECIAL.split(part, maxsplit=1)[0], _SPECIAL_ENDS.split(part)[-1]
 
 
 def _parts(glob: str) -> list[str]:
     found = [part for part in glob.split("/") if part not in ("", ".")]
+    found = [part for part, after in zip(found, [*found[1:], ""], strict=False) if not part == after == "**"]
     return [*found, "*"] if found and found[-1] == "**" else found
 
 
-@lru_cache(maxsize=4096)
-def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    if not one or not other:
-        return all(part == "**" for part in (*one, *other))
-    if one[0] == "**":
-        return _meet(one[1:], other) or _meet(one, other[1:])
-    if other[0] == "**":
-        return _meet(other, one)
-    return _fit(one[0], other[0]) and _meet(one[1:], other[1:])
+def _fits(part: str, name: str) -> bool:
+    """Whether a name fits a part."""
+    return _cross(_pieces(part), [_SIGNS.get(sign, sign) for sign in name], "*", _share)
 
 
 def _fit(one: str, other: str) -> bool:
+    """Whether one name could fit both parts."""
     if is_plain(one) and is_plain(other):
         return one == other
-    if is_plain(other):
-        return _segment(one).fullmatch(other) is not None
-    if is_plain(one):
-        return _segment(other).fullmatch(one) is not None
-    return _alike(_plain_ends(one), _plain_ends(other))
+    return _cross(_pieces(one), _pieces(other), "*", _share)
+
+
+def _cross(one: Sequence[str], other: Sequence[str], star: str, alike: Callable[[str, str], bool]) -> bool:
+    """Whether something fits both, one sign after the other, where a star stands for any number of them.
+
+    Both are read side by side: `at` has a bit for each place in the other where one can be.
+    """
+    end = 1 << len(other)
+    stars = sum(1 << place for place, its in enumerate(other) if its == star)
+    like = {
+        sign: sum(1 << place for place, its in enumerate(other) if its != star and alike(sign, its))
+        for sign in set(one) - {star}
+    }
+    at = 1 | (stars & 1) << 1
+    for sign in one:  # behind a star one can be at all places from the first on
+        at = -(at & -at) & (2 * end - 1) if sign == star else (at & like[sign]) << 1 | at & stars
+        at |= (at & stars) << 1
+    return at & end != 0
+
+
+def _share(one: str, other: str) -> bool:
+    """Whether some character fits both signs."""
+    return any(max(a, c) <= min(b, d) for a, b in _ranges(one) for c, d in _ranges(other))
 
 
 @lru_cache(maxsize=1024)
-def _segment(part: str) -> re.Pattern[str]:
-    return re.compile(_text(part))
+def _ranges(piece: str) -> tuple[tuple[int, int], ...]:
+    """The characters that fit a sign."""
+    if piece == "?":
+        return _ANY
+    if len(piece) == 1:
+        return ((ord(piece), ord(piece)),)
+    inner = piece[1:-1]
+    members = (one.groups() if one[1] else (one[0], one[0]) for one in _MEMBER.finditer(inner.removeprefix("!")))
+    spans = sorted((ord(first), ord(last)) for first, last in members)
+    if any(first > last for first, last in spans):
+        return ()
+    if inner.startswith("!"):
+        spans = [
+            (a + 1, b - 1)
+            for a, b in zip([-1, *_ends(spans)], [*(first for first, _ in spans), _LAST + 1], strict=True)
+        ]
+    return tuple((max(a, c), min(b, d)) for a, b in spans for c, d in _ANY if max(a, c) <= min(b, d))
+
+
+def _ends(spans: Sequence[tuple[int, int]]) -> list[int]:
+    """The last character of each span or of one before it."""
+    return list(accumulate((last for _, last in spans), max))
 
 
 @lru_cache(maxsize=1024)

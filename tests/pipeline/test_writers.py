@@ -23,11 +23,14 @@ def test_each_stage_is_told_the_first_beside_it_that_may_write_the_same_file(
         other = next((before for before in range(number) if overlap(glob, globs[before])), None)
         if other is not None:
             expected.append(f"'s{other}' and 's{number}' can run at the same time and both write {glob}")
-    file = tmp_path_factory.mktemp("globs") / "p.yaml"
+    assert messages(of_globs(tmp_path_factory.mktemp("globs") / "p.yaml", globs)) == expected
+
+
+def of_globs(file: Path, globs: list[str]) -> Path:
+    """A pipeline whose stages may write these, all at the same time."""
     stages = [f"- {{id: s{number}, needs: [], run: x, writes: ['{glob}']}}\n" for number, glob in enumerate(globs)]
     file.write_text("flowcraft: 1\nstages:\n" + "".join(stages))
-
-    assert messages(file) == expected
+    return file
 
 
 def messages(file: Path) -> list[str]:
@@ -36,3 +39,18 @@ def messages(file: Path) -> list[str]:
     except PipelineError as error:
         return [problem.message for problem in error.problems]
     return []
+
+
+@pytest.mark.parametrize("glob", ["*/{}/*", "**/{}/*", "a/*/{}*x/b", "x{}*/**/y", "docs/{}/**"])
+def test_thousands_of_globs_that_differ_in_one_place_are_not_compared_in_pairs(tmp_path: Path, glob: str) -> None:
+    names = [glob.format(10_000 + number) for number in range(3000)]
+
+    assert messages(of_globs(tmp_path / "p.yaml", names)) == []
+
+
+def test_too_many_globs_that_are_alike_are_refused(tmp_path: Path) -> None:
+    names = [f"[{chr(0x4E00 + number)}]*" for number in range(3000)]
+
+    [message] = messages(of_globs(tmp_path / "p.yaml", names))
+
+    assert message.startswith("so many globs of stages that can run at the same time are alike")

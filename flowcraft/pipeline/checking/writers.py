@@ -1,12 +1,11 @@
 """FC140: stages that can run at the same time and may write the same file."""
 
-from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from flowcraft.core.document import Document
-from flowcraft.core.globs import overlap, plain_ends
 from flowcraft.core.problems import Problem
+from flowcraft.pipeline.checking.alike import Globs, TooMany
 from flowcraft.pipeline.checking.graph import Graph, reached
 from flowcraft.pipeline.model import Inclusion, Stage
 from flowcraft.pipeline.reading.sites import Level
@@ -15,12 +14,17 @@ from flowcraft.pipeline.reading.sites import Level
 _Chain = tuple[tuple[Level, int], ...]
 _Writer = tuple[Stage, _Chain]
 
+_TOO_MANY = (
+    "so many globs of stages that can run at the same time are alike that it takes too long to compare them",
+    "let each begin with a folder of its own, such as docs/a/**, or make the stages need each other",
+)
+
 
 def conflicts(document: Document, graphs: Sequence[Graph]) -> list[Problem]:
     """The problems of all levels of a file."""
     writers = list(_writers(graphs))
     order = _Order(graphs, writers)
-    globs = _Globs()
+    globs = Globs()
     found = []
     for number, (stage, chain) in enumerate(writers):
         if (around := _fanned(chain)) is not None:
@@ -30,7 +34,11 @@ def conflicts(document: Document, graphs: Sequence[Graph]) -> list[Problem]:
             hint = "one after the other: foreach: {in: ..., parallel: 1}"
             found.append(_problem(document, chain[-1], message, hint))
         beside = ((1 << number) - 1) & ~order.settled(chain)
-        if beside and (meeting := globs.meeting(written(stage), beside)):
+        try:
+            meeting = globs.meeting(written(stage), beside) if beside else None
+        except TooMany:
+            return [*found, _problem(document, chain[-1], *_TOO_MANY)]
+        if meeting:
             first, shared = meeting
             other = writers[first][0]
             message = f"'{other.id}' and '{stage.id}' can run at the same time and both write {shared}"
@@ -91,60 +99,6 @@ def _apart(graph: Graph, inside: dict[int, int]) -> list[int]:
     for bits in own:
         everyone |= bits
     return [*apart, everyone]
-
-
-class _Globs:
-    """The globs of writers, by number; only those are compared that begin and end alike, as far as they are plain."""
-
-    def __init__(self) -> None:
-        self._globs: list[Sequence[str]] = []
-        self._starts, self._ends = _Beginnings(), _Beginnings()
-
-    def add(self, globs: Sequence[str]) -> None:
-        """Note what the next writer may write."""
-        for start, end in map(plain_ends, globs):
-            self._starts.add(start, len(self._globs))
-            self._ends.add(end[::-1], len(self._globs))
-        self._globs.append(globs)
-
-    def meeting(self, globs: Sequence[str], among: int) -> tuple[int, str] | None:
-        """The first of some writers that may write a file that fits one of these, and the first that it fits."""
-        near = 0
-        for start, end in map(plain_ends, globs):
-            near |= self._starts.alike(start) & self._ends.alike(end[::-1])
-        near &= among
-        while near:
-            writer = (near & -near).bit_length() - 1
-            for glob in globs:
-                if any(overlap(glob, other) for other in self._globs[writer]):
-                    return writer, glob
-            near ^= 1 << writer
-        return None
-
-
-class _Beginnings:
-    """Sets of writers by a text, to find those with a text that begins another, or begins with it."""
-
-    def __init__(self) -> None:
-        self._writers: dict[str, int] = defaultdict(int)
-        self._sorted: list[str] = []
-
-    def add(self, text: str, writer: int) -> None:
-        if text not in self._writers:
-            insort(self._sorted, text)
-        self._writers[text] |= 1 << writer
-
-    def alike(self, text: str) -> int:
-        if not text:
-            return -1  # all there are: every text begins with nothing
-        bits = 0
-        for length in range(len(text)):
-            bits |= self._writers.get(text[:length], 0)
-        for at in range(bisect_left(self._sorted, text), len(self._sorted)):
-            if not self._sorted[at].startswith(text):
-                break
-            bits |= self._writers[self._sorted[at]]
-        return bits
 
 
 def _fanned(chain: _Chain) -> Stage | None:
