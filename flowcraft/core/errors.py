@@ -130,7 +130,12 @@ class QuotaError(RateLimitError):
 
 
 class TransportError(ProviderError):
-    """The connection, the stream or the child process broke."""
+    """The connection, the stream or the child process broke.
+
+    `stale`: it was a kept connection, and died before a byte of the answer had come; a new one may well do.
+    """
+
+    stale = False
 
 
 class IncompleteStream(TransportError):

@@ -139,6 +139,7 @@ class Call:
         self._models = [choice, *[choice._replace(model=model) for model in choice.fallbacks]]
         self._tries = self._made = 0  # on this model, and on all of them
         self._provisional = provisional
+        self._renewed = False  # whether an attempt went out on a connection that was dead
         self._event: Event = "first"
 
     def attempt(self) -> Attempt:
@@ -157,12 +158,16 @@ class Call:
         """Prepare another attempt after `error`, waiting as long as needed; False if there is to be none.
 
         Once text was shown to the caller nothing is tried again, unless the pieces are `provisional`: then an answer
-        that was cut is as ambiguous as one that never came, and is asked for once more.
+        that was cut is as ambiguous as one that never came, and is asked for once more. What went out on a kept
+        connection that was dead goes out on a new one at once, also where nothing else is tried again.
         """
         attempt.failed(error)
         cut = self._provisional and isinstance(error, IncompleteStream)
         if (text_shown and not cut) or self.request.scope.expired:
             return False
+        if isinstance(error, TransportError) and error.stale and not self._renewed:
+            self._renewed, self._event = True, "retry"
+            return True
         error.retryable = error.retryable or cut
         wait_s = self.means.policy.wait_s(error, self._tries, self.means.jitter)
         left_s = self.request.scope.remaining_s()

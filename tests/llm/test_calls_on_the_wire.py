@@ -17,6 +17,7 @@ from servers import ChatServer, Handler, Reply, answer, raw, status, stream
 from flowcraft.core.errors import FlowcraftError, ProviderError, RateLimitError, TransportError
 from flowcraft.core.values import ModelSettings, Timeouts
 from flowcraft.llm.base import LLMMessage
+from flowcraft.llm.calls import CallFinished, CallStarted
 from flowcraft.llm.integration import LLMIntegration
 
 HELLO = [LLMMessage(role="user", content="hello")]
@@ -66,6 +67,44 @@ def test_a_request_that_may_have_been_paid_for_is_repeated_once_only() -> None:
             llm.chat_completion(HELLO)
         assert len(server.requests) == 2
     assert caught.value.sent
+
+
+class Rows:
+    """The books of a call: how each attempt began and ended."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def started(self, call: CallStarted) -> None:
+        self.all.append(call.event)
+
+    def finished(self, call: CallFinished) -> None:
+        self.all.append("failed" if call.error else "answered")
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_what_went_out_on_a_dead_connection_is_asked_again_at_once_and_stands_in_the_books(
+    end: Any, retries: int
+) -> None:
+    rows = Rows()
+    with ChatServer(answer("a"), raw(end=end), answer("b")) as server, sdk(server, retries=retries) as llm:
+        llm.chat_completion(HELLO)
+
+        assert llm.chat_completion(HELLO, observer=rows).content == "b"
+        assert (len(server.requests), server.connections) == (3, 2)
+    assert rows.all == ["first", "failed", "retry", "answered"]
+
+
+@pytest.mark.parametrize("retries", [0, 5])
+def test_a_service_that_never_answers_on_a_kept_connection_is_asked_twice_at_most(retries: int) -> None:
+    rows = Rows()
+    with ChatServer(answer("a"), raw()) as server, sdk(server, retries=retries) as llm:
+        llm.chat_completion(HELLO)
+        with pytest.raises(TransportError):
+            llm.chat_completion(HELLO, observer=rows)
+        assert len(server.requests) == 3
+    assert rows.all == ["first", "failed", "retry", "failed"]
 
 
 def test_a_wait_that_is_too_long_ends_the_call_at_once_and_is_named() -> None:

@@ -59,35 +59,19 @@ def url_of(server: socket.socket, scheme: str = "http") -> str:
 # --- connections that are dead ----------------------------------------------------------------
 
 
-def test_replaces_a_kept_connection_that_died_before_the_first_byte() -> None:
-    with ChatServer(answer("a"), raw(), answer("b")) as server:
-        wire = Wire()
-        post(wire, server.base_url)
-
-        assert b'"b"' in post(wire, server.base_url)
-        wire.close()
-
-    assert (len(server.requests), server.connections) == (3, 2)
-
-
-def test_replaces_a_kept_connection_that_was_reset() -> None:
-    with ChatServer(answer("a"), raw(end="reset"), answer("b")) as server:
-        wire = Wire()
-        post(wire, server.base_url)
-
-        assert b'"b"' in post(wire, server.base_url)
-        wire.close()
-
-
-def test_replaces_a_connection_only_once() -> None:
-    with ChatServer(answer("a"), raw(), raw(), answer("b")) as server:
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_says_that_a_kept_connection_was_dead_instead_of_sending_twice(end: Any) -> None:
+    with ChatServer(answer("a"), raw(end=end), answer("b")) as server:
         wire = Wire()
         post(wire, server.base_url)
         with pytest.raises(TransportError) as caught:
             post(wire, server.base_url)
 
-    assert len(server.requests) == 3
-    assert (caught.value.sent, caught.value.retryable) == (True, True)
+        assert b'"b"' in post(wire, server.base_url)
+        wire.close()
+
+    assert (caught.value.stale, caught.value.sent, caught.value.retryable) == (True, True, True)
+    assert (len(server.requests), server.connections) == (3, 2)
 
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -151,10 +135,11 @@ def test_a_connection_with_nothing_but_the_answer_is_used_again(usual: bytes, cu
 
 def test_sends_nothing_twice_on_a_new_connection() -> None:
     message = "closed the connection before it answered"
-    with ChatServer(raw(), answer("b")) as server, pytest.raises(TransportError, match=message):
+    with ChatServer(raw(), answer("b")) as server, pytest.raises(TransportError, match=message) as caught:
         post(Wire(), server.base_url)
 
     assert len(server.requests) == 1
+    assert not caught.value.stale
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])
@@ -162,10 +147,11 @@ def test_sends_nothing_twice_after_the_first_byte(end: Any) -> None:
     with ChatServer(answer("a"), raw(b"H", end=end), answer("b")) as server:
         wire = Wire()
         post(wire, server.base_url)
-        with pytest.raises(TransportError):
+        with pytest.raises(TransportError) as caught:
             post(wire, server.base_url)
 
     assert len(server.requests) == 2
+    assert not caught.value.stale
 
 
 def test_the_new_connection_is_new_even_if_other_kept_ones_are_dead_as_well() -> None:
@@ -182,6 +168,8 @@ def test_the_new_connection_is_new_even_if_other_kept_ones_are_dead_as_well() ->
             thread.start()
         for thread in threads:
             thread.join()
+        with pytest.raises(TransportError):
+            post(wire, server.base_url)
         post(wire, server.base_url)
         wire.close()
 

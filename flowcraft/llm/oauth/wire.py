@@ -14,7 +14,7 @@ _MAX_BYTES = 1_048_576  # firewalls answer with whole pages
 
 def oauth_service(base_url: str | None = None) -> OAuthService:
     """The service at `base_url` (default: Qwen's); raises UsageError for an unsafe one."""
-    # No kept connections: the wire would send again on a dead one, and a refresh token is good for one use.
+    # No kept connections: on one that is dead an answer seems lost, and a refresh token is good for one use.
     wire = Wire(keep_alive=False)
 
     def post(url: str, body: bytes, headers: Mapping[str, str], scope: Scope) -> FormAnswer:

@@ -11,6 +11,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from typing import Any
 
 import requests.adapters
@@ -134,6 +135,7 @@ class _Breakable(HTTPConnection):
         super().__init__(*args, **kwargs)
         self.debuglevel = 0  # where it is turned on for all connections, http.client would print the token
         self._owner: Guard | None = None
+        self._made_s = 0.0
         self._unsent: list[bytes] | None = None  # what was written of a request that is being made
         self._owner_lock = threading.Lock()
         self._live: Any = None  # also after close(), when an answer is still being read from it
@@ -141,13 +143,16 @@ class _Breakable(HTTPConnection):
     @property
     def is_connected(self) -> bool:
         """urllib3 asks this before it takes a connection from the pool."""
-        spoiled = self._owner is not None and self._owner.spoiled
-        return not (spoiled or (current.guard is not None and current.guard.fresh)) and super().is_connected
+        guard = current.guard
+        if (self._owner is not None and self._owner.spoiled) or (guard is not None and self._made_s < guard.trusted_s):
+            return False
+        return super().is_connected
 
     def connect(self) -> None:
         guard = current.guard
         if guard is not None:
             self._own(guard)
+        self._made_s = time.monotonic()
         try:
             super().connect()
         finally:

@@ -33,7 +33,7 @@ class Guard:
         self._abort: Abort | None = None
         self.waiting = True  # for the service; set it to False while it is our side that works
         self.overdue: str | None = None  # which limit is over
-        self.fresh = False  # only a new connection will do
+        self.trusted_s = 0.0  # a kept connection made before this (monotonic clock) will not do
         self.reused = False  # the connection has carried a request before
         self.sent = False  # bytes of the request may have left
         self.answered = False  # a byte of the answer has come

@@ -1,12 +1,13 @@
 """One POST and its answer over `requests`, at the level of its transport adapter.
 
 With `connection` and `failure` the only place that knows requests and urllib3. Every failure leaves here as one
-of our errors; no URL query, header value or token is in any of them. Nothing is retried, except that a
-kept connection which turns out to be dead before the first byte is replaced once.
+of our errors; no URL query, header value or token is in any of them. Nothing is sent twice: a kept connection that
+turns out to be dead after the request has left is a `stale` error, for those who count the requests to ask again.
 """
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
@@ -64,6 +65,7 @@ class Wire(Unpicklable):
         self._targets: dict[str, _Target] = {}
         self._adapter: Adapter | None = None
         self._pid = os.getpid()
+        self._trusted_s = 0.0  # kept connections made before this (monotonic clock) are not used
 
     def post(
         self, url: str, body: bytes, *, headers: Mapping[str, str], scope: Scope, timeouts: Timeouts, streamed: bool
@@ -83,6 +85,7 @@ class Wire(Unpicklable):
         request.headers.update(headers)
         scope.check()
         guard = Guard(scope, timeouts, streamed=streamed)
+        guard.trusted_s = self._trusted_s
         try:
             raw = self._send(request, target, guard)
         except BaseException:
@@ -97,32 +100,30 @@ class Wire(Unpicklable):
             adapter.close()
 
     def _send(self, request: requests.PreparedRequest, target: "_Target", guard: Guard) -> urllib3.HTTPResponse:
-        while True:
-            guard.left_s()  # raises if the time is over already
-            current.guard = guard
-            try:
-                adapter = self._connections()
-                response = adapter.send(
-                    request, stream=True, timeout=target.timeout, verify=self._verify, proxies=target.proxies
-                )
-                if guard.stopped:
-                    response.raw.close()
-                guard.check()
-            except FOREIGN as error:
-                if guard.reused and not (guard.answered or guard.fresh or guard.stopped):
-                    guard.fresh = True
-                    continue
-                failure = translated(error, guard, target.host, target.secrets)
-            else:
-                raw: urllib3.HTTPResponse = response.raw
-                return raw
-            finally:
-                current.guard = None
-            # Outside of the except block: the foreign error, which holds the request, is not kept as context.
-            try:
-                raise failure from failure.__cause__
-            finally:
-                del failure  # it holds this frame, and with it the connections
+        guard.left_s()  # raises if the time is over already
+        current.guard = guard
+        try:
+            response = self._connections().send(
+                request, stream=True, timeout=target.timeout, verify=self._verify, proxies=target.proxies
+            )
+            if guard.stopped:
+                response.raw.close()
+            guard.check()
+        except FOREIGN as error:
+            failure = translated(error, guard, target.host, target.secrets)
+        else:
+            raw: urllib3.HTTPResponse = response.raw
+            return raw
+        finally:
+            current.guard = None
+        if isinstance(failure, TransportError) and guard.reused and not guard.answered:
+            failure.stale = True
+            self._trusted_s = time.monotonic()  # others that were kept as long are most likely dead as well
+        # Outside of the except block: the foreign error, which holds the request, is not kept as context.
+        try:
+            raise failure from failure.__cause__
+        finally:
+            del failure  # it holds this frame, and with it the connections
 
     def _connections(self) -> Adapter:
         if self._adapter is None or self._pid != os.getpid():
