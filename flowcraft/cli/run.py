@@ -23,6 +23,7 @@ from flowcraft.cli.options import (
 )
 from flowcraft.cli.surroundings import say
 from flowcraft.core.errors import FlowcraftError, LedgerError, UsageError
+from flowcraft.core.problems import counted
 
 if TYPE_CHECKING:
     from flowcraft.cli.live import View
@@ -332,3 +333,6 @@ def _write_recording(path: Path, record: "RunRecord", workspace: Path | None) ->
     except OSError as error:
         reason = f"the recording {path} cannot be written: {error.strerror}"
         raise FlowcraftError(reason, hint="the run is kept: flowcraft export") from None
+    if record.status == "paused":
+        made = counted(text.count("\n"), "answer")
+        click.echo(f"{path}: {made}, up to where the run waits; what comes after it is not recorded", err=True)

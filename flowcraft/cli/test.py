@@ -1,5 +1,7 @@
 """`flowcraft test`: `*.test.yaml` files with scripted answers and what is expected; `--record` makes one from a run."""
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from flowcraft.cli.options import FILE, workspace_option
 from flowcraft.core.errors import UsageError
 
 _ENDING = ".test.yaml"
+_UNSEEN = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 @click.command()
@@ -57,18 +60,21 @@ def _files(places: Sequence[Path]) -> list[Path]:
 
 
 def _recorded(run_id: str, places: Sequence[Path], root: Path) -> int:
-    from flowcraft.runner.scripted import case_of
+    from flowcraft.pipeline.load import load
+    from flowcraft.runner.recorded import case_of
     from flowcraft.runner.store.records import open_records
 
     if len(places) != 1 or not places[0].name.endswith(_ENDING):
         raise UsageError("name the file to write", hint=f"flowcraft test --record {run_id} change{_ENDING}")
     with open_records(root) as (records, _):
         row = records.run(run_id)
-        data: dict[str, Any] = case_of(records, row, places[0].resolve().parent)
-    import json
-
+        if not row.file.is_file():
+            raise UsageError(f"the pipeline of run {row.id} is gone: {row.file}", hint="put it back, then record again")
+        data: dict[str, Any] = case_of(records, row, load(row.file), root, places[0].resolve().parent)
     try:
-        places[0].write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")  # JSON is YAML
+        # JSON is YAML, but for characters that YAML does not show as they are.
+        text = _UNSEEN.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(data, indent=2, ensure_ascii=False))
+        places[0].write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{places[0]} cannot be written: {error.strerror}") from None
     click.echo(f"{places[0]}: plays run {row.id} again")

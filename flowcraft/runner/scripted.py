@@ -1,14 +1,13 @@
-"""Tests of pipelines: answers written down per stage, what is expected of the run, and a test made from a run.
+"""Tests of pipelines: answers written down per stage, and what is expected of the run.
 
 The models, prices and rungs are those of the settings; only the answers come from the file. Each test runs in a copy
 of the files that it names under `files`, in a folder of its own.
 """
 
 import json
-import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,19 @@ from flowcraft.core.errors import ReplayMiss, TransportError, UsageError
 from flowcraft.core.problems import did_you_mean
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings
+from flowcraft.llm.attempts import Call
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta, Usage
+from flowcraft.llm.calls import CallObserver
 from flowcraft.llm.factory import LLMProviderFactory
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice, Named
 from flowcraft.pipeline.load import load
+from flowcraft.runner.books import Books
 from flowcraft.runner.choices import all_stages
 from flowcraft.runner.gates import Decision
-from flowcraft.runner.outcome import Attempt, Outcome, RunRecord
+from flowcraft.runner.outcome import Outcome, RunRecord
+from flowcraft.runner.recorded import rungs
 from flowcraft.runner.run import run_pipeline
-from flowcraft.runner.store.records import Records, RunRow
 
 _KEYS = ("name", "pipeline", "inputs", "answers", "approve", "files", "expect", "settings")
 _EXPECTED = ("status", "stages", "outputs")
@@ -88,10 +90,10 @@ class Script:
         self._left = {name: list(value) if isinstance(value, list) else value for name, value in answers.items()}
         self._lock = threading.Lock()
 
-    def answer(self, stage: str) -> Any:
-        """The next answer of a stage; raises ReplayMiss."""
+    def answer(self, path: str, stage: str) -> Any:
+        """The next answer for this path, else for the stage wherever it is; raises ReplayMiss."""
         with self._lock:
-            found = self._left.get(stage)
+            found = self._left.get(path, self._left.get(stage))
             if found is None or found == []:
                 what = "no answer" if found is None else "no answer left"
                 raise ReplayMiss(f"the test has {what} for '{stage}'", hint=f"answers: {{{stage}: [...]}}")
@@ -118,9 +120,21 @@ class ScriptedIntegration(LLMIntegration):
         self._asking.stage = stage_name or ""
         return super().choose(stage_name, model)
 
+    def _call(
+        self,
+        choice: Choice,
+        request: ChatRequest,
+        observer: CallObserver | None,
+        retries: int | None,
+        *,
+        provisional: bool = False,
+    ) -> Call:
+        self._asking.path = observer.task.path if isinstance(observer, Books) else ""
+        return super()._call(choice, request, observer, retries, provisional=provisional)
+
     def provider(self, model: ModelSettings) -> BaseLLMProvider:
         """A provider that answers from the script, whatever the model."""
-        return _Scripted(model, lambda: self._script.answer(self._asking.stage))
+        return _Scripted(model, lambda: self._script.answer(self._asking.path, self._asking.stage))
 
 
 class _Scripted(BaseLLMProvider):
@@ -144,38 +158,6 @@ class _Scripted(BaseLLMProvider):
         usage = Usage(prompt_tokens=size, completion_tokens=len(text) // 4, total_tokens=size + len(text) // 4)
         yield Delta(content=text)
         yield Delta(finish_reason="stop", usage=usage)
-
-
-def case_of(records: Records, row: RunRow, folder: Path) -> dict[str, Any]:
-    """A test that plays a run again; its pipeline is named from `folder`."""
-    answers: dict[str, list[Any]] = {}
-    for call in records.calls(row.number):
-        if call.response is not None:
-            answers.setdefault(str(call.choice["stage"]), []).append(call.response.content)
-    rows = records.stages(row.number)
-    top = {path: one for path, one in rows.items() if "/" not in path and "[" not in path}
-    expected = {path: _expected_of(one.status, one.outcome) for path, one in top.items()}
-    gates = {path: one.status == "succeeded" for path, one in rows.items() if one.kind == "approve"}
-    data = {
-        "name": f"as run {row.id}",
-        "pipeline": os.path.relpath(row.file, folder),
-        "inputs": dict(row.options.get("inputs", {})),
-        "answers": answers,
-        "expect": {"status": row.status, "stages": expected, "outputs": dict(row.outputs or {})},
-    }
-    return {**data, "approve": gates} if gates else data
-
-
-def _expected_of(status: str, outcome: Outcome | None) -> dict[str, Any]:
-    attempts = outcome.attempts if outcome else ()
-    found: dict[str, Any] = {"status": status}
-    if attempts:
-        found |= {"attempts": len(attempts), "rungs": _rungs(attempts)}
-    return found
-
-
-def _rungs(attempts: Sequence[Attempt]) -> list[str]:
-    return list(dict.fromkeys(attempt.name for attempt in attempts if attempt.event != "check"))
 
 
 def _case(file: Path, data: Any, number: int) -> Case:
@@ -270,7 +252,7 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
         "error": outcome.error,
         "attempts": len(outcome.attempts),
         "model": outcome.attempts[-1].name if outcome.attempts else None,
-        "rungs": _rungs(outcome.attempts),
+        "rungs": rungs(outcome.attempts),
     }
 
 

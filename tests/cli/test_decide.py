@@ -93,3 +93,17 @@ def test_a_paused_run_whose_folder_was_deleted_is_found_out_about_anew(
     assert "flowcraft resume" in capsys.readouterr().err
     assert run_command(["resume"]) == 3
     assert run_command(["approve"]) == 0
+
+
+def test_a_recording_ends_at_a_gate_and_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "answers.jsonl").write_text('{"match": "one", "response": {"content": "1"}}\n')
+    model = "{provider: replay, model: m, path: answers.jsonl}"
+    (workspace / "settings.yaml").write_text(f"llm: {{models: {{m: {model}}}, cheap_model: m, expensive_model: m}}\n")
+    stages = "[{id: a, prompt: one}, {id: gate, approve: go?}, {id: b, prompt: two}]"
+    (workspace / "g.yaml").write_text(f"flowcraft: 1\nstages: {stages}\n")
+
+    assert run_command(["run", "g.yaml", "--record", "r.jsonl"]) == 3
+
+    told = "r.jsonl: 1 answer, up to where the run waits; what comes after it is not recorded\n"
+    assert capsys.readouterr().err == told
+    assert run_command(["run", "g.yaml", "--replay", "r.jsonl"]) == 3

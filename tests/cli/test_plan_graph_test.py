@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
 from pictures import png
-from servers import ChatServer, answer
+from servers import ChatServer, Handler, answer
 
 from flowcraft.cli.main import run_command
 
@@ -181,6 +183,57 @@ def test_a_test_is_made_from_a_run(capsys: pytest.CaptureFixture[str], workspace
     printed(capsys, "test", "--record", _latest(capsys), "again.test.yaml")
 
     assert "1 passed, 0 failed" in printed(capsys, "test", "again.test.yaml")
+
+
+RECORDED = """flowcraft: 1
+inputs: {pattern: {type: string, default: 'docs/*.md'}, token: {type: string, secret: true}}
+stages:
+  - {id: facts, prompt: "facts of ${{ read('notes.md') }}", output: {save: facts.md}}
+  - id: each
+    foreach: {in: glob(inputs.pattern), as: path, parallel: 4}
+    prompt: "sum up ${{ read(path) }}"
+    check: [output | length > 3]
+  - {id: pair, stages: [{id: one, prompt: one}, {id: two, needs: [], prompt: two}]}
+  - {id: last, prompt: "all of ${{ stages.each.output | join(' ') }}", reads: [notes.md], needs: [each, facts, pair]}
+outputs: {said: "${{ stages.each.output }}", last: "${{ stages.last.output }}"}
+"""
+
+
+def test_a_test_made_from_a_run_needs_nothing_else(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    (workspace / "docs").mkdir()
+    for name in ("a", "b", "c", "d"):
+        (workspace / f"docs/{name}.md").write_text(f"text {name}\x1b\u2028")
+    (workspace / "notes.md").write_text("first notes")
+    (workspace / "r.yaml").write_text(RECORDED)
+    words = count()
+
+    def said(handler: Handler) -> None:
+        number = next(words)
+        answer(f"answer {number}" if number % 3 else "no")(handler)
+
+    with ChatServer(said) as server:
+        (workspace / "settings.yaml").write_text(SETTINGS.replace("http://127.0.0.1:9/v1", server.base_url))
+        for text in ("first", "second"):
+            (workspace / "notes.md").write_text(text)
+            assert run_command(["run", "r.yaml", "-i", "token=x"]) == 0
+    capsys.readouterr()
+    assert "cached" in printed(capsys, "show")
+
+    (workspace / "tests").mkdir()
+    printed(capsys, "test", "--record", _latest(capsys), "tests/again.test.yaml")
+    for file in ("notes.md", "docs", "facts.md", ".flowcraft"):
+        shutil.rmtree(file, ignore_errors=True)
+        Path(file).unlink(missing_ok=True)
+
+    assert "1 passed, 0 failed" in printed(capsys, "test", "tests/again.test.yaml")
+
+
+def test_a_run_that_was_stopped_is_no_test(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    (workspace / "p.yaml").write_text("flowcraft: 1\nstages: [{id: a, run: kill -9 $PPID}]\n")
+    subprocess.run([sys.executable, "-m", "flowcraft", "run", "p.yaml"], capture_output=True, check=False)
+
+    assert run_command(["test", "--record", _latest(capsys), "again.test.yaml"]) == 2
+    assert "has not come to its end" in capsys.readouterr().err
 
 
 def _latest(capsys: pytest.CaptureFixture[str]) -> str:
