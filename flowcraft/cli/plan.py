@@ -1,7 +1,7 @@
 """`flowcraft plan`: what would run, who would answer, and what it can cost at most; calls nothing."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,8 +131,10 @@ def _rows(
         "source": str(choice.origin) if choice else None,
         "needs": list(stage.needs),
         "conditional": stage.condition is not None,
+        "budgets": [dict(stage.budget)] if stage.budget else [],
     }
     owner = stage.work.pipeline if isinstance(stage.work, Inclusion) else None
+    row["budgets"] += [dict(owner.budget)] if owner and owner.budget else []
     below = [(f"{prefix}{stage.id}/", one) for one in (owner.stages if owner else stage.below)]
     below += [(f"{prefix}{stage.id}/finally/", one) for one in (owner.finals if owner else ())]
     inner = [_rows(owner or pipeline, one, llm, models, number, path) for path, one in below]
@@ -195,11 +197,29 @@ def _show(
     click.echo(f"total usual {_usd(sums['usual_usd'])}  ceiling {_usd(whole)}{broken}{budget}")
     if sums["stops_at"]:
         click.echo(f"the ceiling is above the budget: at worst the run stops at '{sums['stops_at']}'")
+    for line in _inner_budgets(pipeline, rows, found):
+        click.echo(clean(line))
     if missing:
         click.echo(f"counted as empty: {', '.join(missing)} (give them with -i)")
     for one in found:
         for note in one.notes:
             click.echo(clean(f"note: {one.path}: {note}"))
+
+
+def _inner_budgets(pipeline: "Pipeline", rows: list[dict[str, Any]], found: "Sequence[Estimate]") -> Iterator[str]:
+    """The budgets of stages and used pipelines, and where they would stop at worst."""
+    from flowcraft.runner.budget import amount_text, limits
+    from flowcraft.runner.ceiling import stops_at
+
+    once = {stage.id for stage in (*pipeline.stages, *pipeline.finals)}  # anything deeper may have one for each round
+    for row in rows:
+        path = row["stage"]
+        inside = [one for one in found if one.path == path or one.path.startswith(f"{path}/")]
+        for given in row["budgets"]:
+            caps = limits(given)
+            amounts = ", ".join(amount_text(unit, amount) for unit, amount in caps.items())
+            stop = stops_at(inside, caps.get("usd")) if path.removeprefix("finally/") in once else None
+            yield f"budget of {path}: {amounts}" + (f"; at worst it stops at '{stop}'" if stop else "")
 
 
 def _cells(row: dict[str, Any], one: "Estimate | None") -> tuple[str, ...]:

@@ -116,6 +116,30 @@ def test_a_budget_that_cannot_be_kept_is_refused_and_plan_says_so(
     assert f"a run is refused: {said}" in printed(capsys, "plan", "p.yaml")
 
 
+def test_plan_shows_the_budgets_of_stages_and_used_pipelines(
+    capsys: pytest.CaptureFixture[str], workspace: Path
+) -> None:
+    (workspace / "used.yaml").write_text("flowcraft: 1\nbudget: {time: 90}\nstages: [{id: b, prompt: hi}]\n")
+    group = "{id: g, budget: {usd: 5, tokens: 20k}, stages: [{id: c, prompt: hi, budget: {usd: 1}}]}"
+    stages = (
+        f"[{{id: a, prompt: hi, budget: {{usd: 0.0001}}}}, {group}, {{id: u, uses: used.yaml, budget: {{usd: 2}}}}]"
+    )
+    (workspace / "p.yaml").write_text(f"flowcraft: 1\nstages: {stages}\n")
+
+    text = printed(capsys, "plan", "p.yaml")
+
+    assert [line for line in text.splitlines() if line.startswith("budget of")] == [
+        "budget of a: $0.0001; at worst it stops at 'a'",
+        "budget of g: $5, 20000 tokens",
+        "budget of g/c: $1",
+        "budget of u: $2",
+        "budget of u: 90.0 s",
+    ]
+    rows = {row["stage"]: row["budgets"] for row in json.loads(printed(capsys, "plan", "p.yaml", "--json"))["stages"]}
+    assert rows["u"] == [{"usd": 2}, {"time": 90.0}]
+    assert rows["u/b"] == []
+
+
 def test_plan_says_where_nothing_limits_an_answer(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
     (workspace / "settings.yaml").write_text(SETTINGS.replace(", max_tokens: 500", ""))
     text = printed(capsys, "plan", "p.yaml")
