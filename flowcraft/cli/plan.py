@@ -117,6 +117,7 @@ def _rows(
     from flowcraft.pipeline.model import Inclusion
     from flowcraft.runner.choices import stage_model
 
+    owner = stage.work.pipeline if isinstance(stage.work, Inclusion) else None
     named = stage_model(pipeline, stage, models)
     choice = llm.choose(stage.id, named) if stage.kind == "prompt" and named is not ... else None
     row = {
@@ -131,10 +132,8 @@ def _rows(
         "source": str(choice.origin) if choice else None,
         "needs": list(stage.needs),
         "conditional": stage.condition is not None,
-        "budgets": [dict(stage.budget)] if stage.budget else [],
+        "budgets": [dict(budget) for budget in (stage.budget, owner.budget if owner else {}) if budget],
     }
-    owner = stage.work.pipeline if isinstance(stage.work, Inclusion) else None
-    row["budgets"] += [dict(owner.budget)] if owner and owner.budget else []
     below = [(f"{prefix}{stage.id}/", one) for one in (owner.stages if owner else stage.below)]
     below += [(f"{prefix}{stage.id}/finally/", one) for one in (owner.finals if owner else ())]
     inner = [_rows(owner or pipeline, one, llm, models, number, path) for path, one in below]
