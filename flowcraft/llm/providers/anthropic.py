@@ -1,6 +1,6 @@
 """Anthropic's Messages API, or any service that speaks it, at any `base_url`, with an API key from the environment.
 
-The format is `llm.anthropic_format`, the wire `llm.chat`; here is only where to send and which key to show.
+The format and the wire are in `llm.formats`; here is only where to send and which key to show.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Any service that speaks OpenAI's chat completions, at any `base_url`, with an API key from the environment.
 
-The format and the wire are `llm.chat`; here is only where to send and which key to show.
+The format and the wire are in `llm.formats`; here is only where to send and which key to show.
 """
 
 from collections.abc import Callable, Iterator, Mapping
