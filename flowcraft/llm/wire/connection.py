@@ -6,9 +6,6 @@ thread) on whose behalf it works, and tells it what it has seen; only the guard 
 
 import contextlib
 import http.client
-import ipaddress
-import os
-import queue
 import socket
 import threading
 import time
@@ -17,14 +14,12 @@ from typing import Any
 import requests.adapters
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import wait_for_write
 
-from flowcraft.core.errors import TransportError
 from flowcraft.llm.wire.chunked import Chunks
 from flowcraft.llm.wire.deadline import Guard
+from flowcraft.llm.wire.dial import open_socket
 from flowcraft.llm.wire.head import take_plain
 
-_SLICE_S = 0.1  # how late a cancel may be noticed where nothing can be woken
 _WITHOUT_BODY = (101, 204, 304)
 _TOGETHER = 65536  # the largest request whose head is copied together with its body
 
@@ -120,14 +115,6 @@ class _Answer(http.client.HTTPResponse):
             self._guard.spoiled = True
 
 
-class _Socket(socket.socket):
-    """Asks the operating system only for a timeout that is not set yet: urllib3 sets it twice for each request."""
-
-    def settimeout(self, value: float | None) -> None:
-        if value != self.gettimeout():
-            super().settimeout(value)
-
-
 class _Breakable(HTTPConnection):
     response_class = _Answer
 
@@ -186,7 +173,7 @@ class _Breakable(HTTPConnection):
         guard = current.guard
         if guard is None:
             return super()._new_conn()
-        sock = _open(self._dns_host, self.port, guard, self.socket_options or ())
+        sock = open_socket(self._dns_host, self.port, guard, self.socket_options or ())
         # A copy, since TLS takes the socket away from this object while it shakes hands.
         self._keep(sock.dup())
         guard.hold(self._break)
@@ -276,77 +263,3 @@ class Adapter(requests.adapters.HTTPAdapter):
         response.request = req  # for what intercepts `send`, as test libraries do
         response.url = req.url or ""
         return response
-
-
-def _open(host: str, port: int | None, guard: Guard, options: Any) -> socket.socket:
-    """A connected socket, within the limit of the guard. Raises TransportError, DeadlineError, Cancelled."""
-    addresses = _addresses(host, port, guard)
-    failure: OSError | None = None
-    for number, (family, kind, protocol, _, address) in enumerate(addresses):
-        # Each address gets its share of the time, so that a dead IPv6 route does not eat all of it.
-        share_s = guard.left_s() / (len(addresses) - number)
-        sock = _Socket(family, kind, protocol)
-        try:
-            for option in options:
-                sock.setsockopt(*option)
-            _connect(sock, address, share_s, guard)
-            return sock
-        except OSError as error:
-            sock.close()
-            failure = error
-        except BaseException:
-            sock.close()
-            raise
-    raise _unreachable(f"cannot connect to {host} port {port}: {_reason(failure)}") from failure
-
-
-def _connect(sock: socket.socket, address: Any, share_s: float, guard: Guard) -> None:
-    sock.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        sock.connect(address)
-    waited_s = 0.0
-    while not wait_for_write(sock, timeout=min(_SLICE_S, share_s)):
-        waited_s += _SLICE_S
-        guard.left_s()
-        if waited_s >= share_s:
-            raise TimeoutError("timed out")
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
-    sock.settimeout(None)
-
-
-def _addresses(host: str, port: int | None, guard: Guard) -> list[Any]:
-    host = host.strip("[]")
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(host.partition("%")[0])
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # A name server may be silent for long, and nothing can interrupt the look-up: wait for it elsewhere.
-    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_look_up, args=(host, port, results), name="flowcraft-lookup", daemon=True).start()
-    while True:
-        try:
-            found = results.get(timeout=min(_SLICE_S, guard.left_s()))
-        except queue.Empty:
-            continue
-        if isinstance(found, Exception):
-            raise _unreachable(f"there is no address for {host}: {_reason(found)}") from found
-        return list(found)
-
-
-def _look_up(host: str, port: int | None, results: "queue.SimpleQueue[Any]") -> None:
-    try:
-        results.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except (OSError, UnicodeError) as error:
-        results.put(error)
-
-
-def _unreachable(message: str) -> TransportError:
-    return TransportError(
-        message, sent=False, retryable=True, hint="check base_url, the network and whether the service is running"
-    )
-
-
-def _reason(error: Exception | None) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text[:1].lower() + text[1:]

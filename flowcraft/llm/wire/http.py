@@ -1,6 +1,6 @@
 """One POST and its answer over `requests`, at the level of its transport adapter.
 
-With `connection` and `failure` the only place that knows requests and urllib3. Every failure leaves here as one
+With `connection`, `dial` and `failure` the only place that knows requests and urllib3. Every failure leaves here as one
 of our errors; no URL query, header value or token is in any of them. Nothing is sent twice: a kept connection that
 turns out to be dead after the request has left is a `stale` error, for those who count the requests to ask again.
 """
