@@ -68,6 +68,7 @@ class Attempt:
         self._number = number
         self._id = ""
         self._start_s = 0.0
+        self._at_list_price = True
         self._told = False
 
     def deltas(self) -> Iterator[Delta]:
@@ -76,6 +77,7 @@ class Attempt:
         limiter = self._call.means.limiter(self.choice.model)
         with limiter.turn(request.scope) if limiter else _NO_LIMIT:
             provider = self._call.means.provider(self.choice.model)
+            self._at_list_price = provider.at_list_price
             self._begin(request)
             ours = is_ours(type(provider))
             for delta in provider.deltas(request) if ours else foreign.answer_of(provider, request):
@@ -94,7 +96,7 @@ class Attempt:
     def finished(self) -> LLMResponse:
         """The whole answer with its cost; raises IncompleteStream if it is not whole."""
         model = self.choice.model
-        price = billed(model, at_list_price=self._call.means.provider(model).at_list_price)
+        price = billed(model, at_list_price=self._at_list_price)
         response = self.answer.response(price.cost(self.answer.usage) if price else None)
         self._tell(response=response)
         if log.isEnabledFor(logging.INFO):

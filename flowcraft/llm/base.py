@@ -330,7 +330,7 @@ class BaseLLMProvider:
 
 def checked_messages(messages: Sequence[LLMMessage]) -> tuple[LLMMessage, ...]:
     """The messages as a tuple; raises UsageError for anything else than a list of LLMMessage."""
-    if isinstance(messages, (str, bytes, LLMMessage)) or not isinstance(messages, Sequence):
+    if isinstance(messages, (str, bytes, LLMMessage)) or not isinstance(messages, (list, tuple, Sequence)):
         raise UsageError("messages must be a list", hint='pass [LLMMessage(role="user", content="...")]')
     for message in messages:
         if not isinstance(message, LLMMessage):
@@ -359,12 +359,12 @@ def takes_images(model: ModelSettings, provider: BaseLLMProvider) -> bool:
 
 def refuse_images(messages: Sequence[LLMMessage], model: str) -> None:
     """Raise UsageError if there is an image, which `model` does not take."""
-    images = [image for message in messages for image in message.images]
-    if images:
-        raise UsageError(
-            f"'{model}' takes no images, and it is shown {images[0].called}",
-            hint="name a model that does (of your own models say so: llm: {models: {NAME: {vision: true}}})",
-        )
+    for message in messages:
+        for image in message.images:
+            raise UsageError(
+                f"'{model}' takes no images, and it is shown {image.called}",
+                hint="name a model that does (of your own models say so: llm: {models: {NAME: {vision: true}}})",
+            )
 
 
 def _from_response(chat: Callable[..., LLMResponse], request: ChatRequest) -> Iterator[Delta]:

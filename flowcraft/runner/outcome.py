@@ -27,8 +27,7 @@ EXIT_CODES: Mapping[str, int] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One request to a model: who was asked, why this one (`cause`, `source`), and what came of it.
 
     `event` says why it was made: first, retry, fallback, again (the answer before was rejected), escalation,

@@ -280,7 +280,7 @@ class Session:
         costs = [attempt.cost for attempt in outcome.attempts]
         saved = None if any(cost is None for cost in costs) else sum((cost for cost in costs if cost), Decimal(0))
         self._decided(path, "cached", run=run_id, saved_usd=saved)
-        attempts = tuple(replace(attempt, cached=True) for attempt in outcome.attempts)
+        attempts = tuple(attempt._replace(cached=True) for attempt in outcome.attempts)
         origin = outcome.cached_from or run_id
         fresh = replace(outcome, path=path, attempts=attempts, saved=None, seconds=0.0)
         return replace(fresh, cached_from=origin, saved_usd=saved)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flowcraft.core.errors import ExpressionError, StageError, UsageError
 from flowcraft.llm.base import LLMMessage
+from flowcraft.llm.parts import Part
 from flowcraft.llm.routing import Named
 from flowcraft.pipeline.expr import Expression, Template
 from flowcraft.pipeline.expressions.data import field_of, is_defined, kind_of
@@ -208,12 +209,7 @@ class Renderer:
     def _question(
         self, stage: Stage, prompt: Prompt, names: Names, models: Mapping[str, str], reads: Sequence[str]
     ) -> Question:
-        with placed(stage, "prompt"):
-            text = prompt.text.text(names.public, self.workspace)
-            if not text.strip():
-                raise StageError(f"the prompt of '{stage.id}' is empty", hint="look at the values it is made of")
-        with placed(stage, "reads"):
-            content = attached(text, self.workspace, reads)
+        content = self._prompt(stage, prompt.text.text(names.public, self.workspace), reads)
         system = prompt.system.text(names.public, self.workspace) if prompt.system else ""
         opening = (LLMMessage("system", system),) if system.strip() else ()
         higher = () if stage.id in models else prompt.models[1:]
@@ -224,6 +220,15 @@ class Renderer:
             attempts=prompt.attempts,
             params=prompt.params,
         )
+
+    def _prompt(self, stage: Stage, text: str, reads: Sequence[str]) -> str | tuple[Part, ...]:
+        if not text.strip():
+            with placed(stage, "prompt"):
+                raise StageError(f"the prompt of '{stage.id}' is empty", hint="look at the values it is made of")
+        if not reads:
+            return text
+        with placed(stage, "reads"):
+            return attached(text, self.workspace, reads)
 
     def _named(self, stage: Stage, names: Names, models: Mapping[str, str]) -> Named | None:
         named = stage_model(self._pipeline, stage, models)

@@ -116,7 +116,7 @@ def _reader(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]
 
 @lru_cache(maxsize=16)
 def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(one.name for one in fields(kind))
+    return kind._fields if issubclass(kind, tuple) else tuple(one.name for one in fields(kind))
 
 
 def _known(kind: Any, row: Mapping[str, Any]) -> dict[str, Any]:
