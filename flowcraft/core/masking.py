@@ -1,7 +1,6 @@
 """Secrets taken out of text: as they are, and as programs and services usually write them down; whole or in pieces."""
 
 import base64
-import html
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,9 @@ SHOWN = "***"
 SHORTEST = 4  # shorter texts stand everywhere: masking them would change ordinary output and hide nothing
 _SHORTEST_CODED = 8  # likewise for what base64 and hexadecimal make of them
 _LONGEST_CODED = 4096  # of a line: no key is longer, and what is would take long to look for
+# As `html.escape` does it, whose module brings a table of all names there are.
+_IN_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_QUOTES_IN_HTML = str.maketrans({'"': "&quot;", "'": "&#x27;"})
 
 
 class Mask:
@@ -87,7 +89,7 @@ def _forms(secret: str) -> Iterator[str]:
 def _written(secret: str) -> Iterator[str]:
     yield from (secret, repr(secret)[1:-1])
     yield from (secret.replace("'", quote_mark) for quote_mark in ("'\"'\"'", "'\\''"))  # Python and bash for the shell
-    yield from (html.escape(secret), html.escape(secret, quote=False))
+    yield from (secret.translate(_IN_HTML), secret.translate(_IN_HTML | _QUOTES_IN_HTML))
     for in_url in (quote(secret, safe="", errors="replace"), quote(secret, errors="replace")):
         yield from (in_url, re.sub("%..", lambda match: match[0].lower(), in_url))
 

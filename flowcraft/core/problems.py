@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from difflib import get_close_matches
+from importlib import import_module
 from urllib.parse import quote
 
 
@@ -40,7 +40,8 @@ class Problem:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that the user most likely meant, or None."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    # Not above: only who has made a mistake waits for this import.
+    close: list[str] = import_module("difflib").get_close_matches(name, list(known), n=1, cutoff=0.6)
     return close[0] if close else None
 
 
