@@ -6,7 +6,7 @@ obeyed within reason, and a quota so that many threads do not hammer a service t
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from flowcraft.core.errors import ProviderError
 
@@ -14,8 +14,7 @@ from flowcraft.core.errors import ProviderError
 QUOTA, COST, COST_THROTTLED, GAIN = 500, 14, 5, 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+class RetryPolicy(NamedTuple):
     """How often and how patiently to try again; waits in seconds."""
 
     retries: int = 2

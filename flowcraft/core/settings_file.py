@@ -185,7 +185,7 @@ def _names(value: str | list[str]) -> tuple[str, ...]:
 
 
 def _timeouts(given: Mapping[str, float], base: Timeouts) -> Timeouts:
-    return replace(base, **{name: float(seconds) for name, seconds in given.items()})
+    return base._replace(**{name: float(seconds) for name, seconds in given.items()})
 
 
 def _prices(given: Mapping[str, Any]) -> Prices:

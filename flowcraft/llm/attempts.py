@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from flowcraft.core.errors import (
     AuthError,
@@ -45,8 +45,7 @@ _NO_LIMIT = nullcontext()
 _DOWN = (AuthError, RateLimitError, TransportError, DeadlineError)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class Means(NamedTuple):
     """What all calls of an LLMIntegration share; `ids` gives each attempt a name of its own, in any thread."""
 
     provider: Callable[[ModelSettings], BaseLLMProvider]

@@ -7,7 +7,6 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -230,7 +229,7 @@ class LLMIntegration:
     ) -> Call:
         means = self._means
         if retries is not None:
-            means = replace(means, policy=replace(means.policy, retries=_checked_retries(retries)))
+            means = means._replace(policy=means.policy._replace(retries=_checked_retries(retries)))
         return Call(choice, request, means, self._told(observer or self._observer), provisional=provisional)
 
     def _told(self, books: CallObserver | None) -> CallObserver | None:

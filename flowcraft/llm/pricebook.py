@@ -7,12 +7,11 @@ a model that is in none of the three has none, and None is not 0.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from flowcraft.core.values import ModelSettings, Prices
@@ -23,8 +22,7 @@ _MILLION = Decimal(1_000_000)
 _FILE = Path(__file__).with_name("prices.json")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
+class Rates(NamedTuple):
     """What one model costs; `price_of` has the prices of a request by its input tokens.
 
     `source` says who says so: the settings, the book with its date, genai-prices.

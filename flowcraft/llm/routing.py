@@ -5,7 +5,6 @@ No clock, no network, no guessing from the text of a prompt.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -18,8 +17,7 @@ from flowcraft.llm.factory import ProviderNames
 CHEAP, EXPENSIVE = "cheap", "expensive"
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """A model that somebody named: who (`--model`, `stage`, `defaults`, `argument`) and where."""
 
     name: str

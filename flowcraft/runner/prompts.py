@@ -41,8 +41,10 @@ class _Judged(NamedTuple):
     written: Mapping[str, str | None] | None = None
 
 
-def ask(task: Task, question: Question, books: Books, judge: Judge) -> Outcome:
+def ask(task: Task, books: Books, judge: Judge) -> Outcome:
     """Carry out a prompt stage. Raises ProviderError, UsageError or Cancelled."""
+    question = task.work
+    assert isinstance(question, Question)
     if books.account:
         books.scope.wait(books.account.wait_s)
     rungs = [question.model, *(_rung(name, question) for name in question.ladder)]

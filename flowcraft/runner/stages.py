@@ -30,11 +30,6 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0  # before a command is tried again; as b
 Emit = Callable[[Event], None]
 
 
-def _prompt(task: Task, books: Books, judge: Judge) -> Outcome:
-    assert isinstance(task.work, Question)
-    return ask(task, task.work, books, judge)
-
-
 def _run(task: Task, books: Books, judge: Judge) -> Outcome:
     def once() -> Outcome:
         assert isinstance(task.work, Execution)
@@ -58,7 +53,7 @@ def _judge(task: Task, books: Books, judge: Judge) -> Outcome:
 
 Kind = Callable[[Task, Books, Judge], Outcome]
 
-KINDS: dict[type, Kind] = {Question: _prompt, Execution: _run, Invocation: _python, Judgement: _judge}
+KINDS: dict[type, Kind] = {Question: ask, Execution: _run, Invocation: _python, Judgement: _judge}
 
 
 def execute(task: Task, llm: LLMIntegration, emit: Emit, scope: Scope, account: Account | None = None) -> Outcome:
