@@ -169,11 +169,11 @@ def _spend(day: Day) -> None:
     (run, *_) = [one["id"] for one in json.loads(day.flowcraft("runs", "--json"))]
     for command in (("runs",), ("show", run), ("show", run, "--json"), ("cost", run), ("export", run)):
         day.flowcraft(*command)
-    for stage in ("easy", "refused", "agent", "telling", "failing"):
+    for stage in ("refused", "agent", "failing"):
         day.flowcraft("show", run, stage)
         day.flowcraft("why", run, stage, "--json")
     day.flowcraft("test", "--record", run, "kept.test.yaml")
-    for model in ("small", "trouble", "proxied", "tunneled", "away", "qwen", "agent"):
+    for model in ("trouble", "proxied", "tunneled", "agent"):
         day.flowcraft("chat", "hello", "--model", model, "--stream")
     day.flowcraft("auth", "login", "qwen", "--model", "signing_in")
 
