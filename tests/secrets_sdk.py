@@ -8,7 +8,8 @@ import logging
 import pickle
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,29 @@ def look_at_error(error: BaseException) -> None:
         keep("cause and context", repr(last), vars(last), last.args)
         chain += [one for one in (last.__cause__, last.__context__) if one is not None] or [None]
         look_at(last)
+
+
+def look_at_frames(work: Callable[[], object]) -> None:
+    """The variables that some loggers of errors show; `work` has to fail."""
+    try:
+        work()
+    except Exception as error:
+        failures: list[BaseException | None] = [error]
+        while failures:
+            failure = failures.pop()
+            if failure is not None:
+                frames = [frame for frame, _ in traceback.walk_tb(failure.__traceback__)]
+                keep(
+                    "variables of frames", *[frame.f_locals for frame in frames if frame.f_code.co_filename != __file__]
+                )
+                failures += [failure.__cause__, failure.__context__]
+    else:
+        raise AssertionError("it should have failed")
+
+
+def fail(_: object) -> None:
+    """A callback."""
+    raise RuntimeError("the callback has failed")
 
 
 def ask(provider: Any, stream: bool, **params: Any) -> None:
@@ -147,8 +171,29 @@ def main() -> None:
             look_at(provider)
             keep("repr str format", repr(provider.config))
             ask(provider, False)
+    look_at_variables(manager)
     keep("spans and metrics", *(span.to_json() for span in spans.get_finished_spans()))
     keep("spans and metrics", metrics.get_metrics_data().to_json() if spans.get_finished_spans() else "")
+
+
+def look_at_variables(manager: SettingsManager) -> None:
+    """Failures of all kinds but those in which a service has repeated a secret."""
+    closed = settings_for("http://127.0.0.1:1/v1", api_key_env="APP_OPENAI")
+    given = {"key": CANARIES["secret input by option"]}
+    for work in (
+        lambda: OpenAIProvider(closed).chat_completion(HELLO),
+        lambda: OpenAIProvider(closed, api_key=CANARIES["key in code"]).chat_completion(HELLO),
+        lambda: list(OpenAIProvider(closed).stream_completion(HELLO)),
+        lambda: OpenAIProvider(closed).chat_completion(HELLO, timeout=1e-9),
+        lambda: AnthropicProvider(replace(closed, api_key_env="APP_ANTHROPIC")).chat_completion(HELLO),
+        lambda: QwenCodeProvider(replace(closed, api_key_env="APP_QWEN")).chat_completion(HELLO),
+        lambda: QwenCodeProvider(replace(closed, options={"region": "nowhere"})),
+        lambda: SettingsManager("userinfo.yaml"),
+        lambda: SettingsManager("missing.yaml"),
+        lambda: run_pipeline("pipeline.yaml", settings=manager.settings, inputs={**given, "more": "x"}),
+        lambda: run_pipeline("pipeline.yaml", settings=manager.settings, inputs=given, on_event=fail),
+    ):
+        look_at_frames(work)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ _COMMANDS = ("plan", "validate", "graph", "settings", "models", "auth", "run", "
 SINKS = (
     *(f"stdout of {command}" for command in (*_COMMANDS, "export", "test", "chat")),
     *("stderr", "output of the SDK", "log", "traceback", "cause and context", "repr str format", "pickle", "outcomes"),
+    "variables of frames",
     *("spans and metrics", "environ without", "argv without", "argv with", "argv agent"),
     *("files during a run", "files afterwards"),
 )

@@ -4,8 +4,10 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from urllib.parse import quote
+
+_Value = TypeVar("_Value")
 
 SHOWN = "***"
 SHORTEST = 4  # shorter texts stand everywhere: masking them would change ordinary output and hide nothing
@@ -55,6 +57,15 @@ class MaskedStream:
         """The rest."""
         rest, self._held = self._held, ""
         return self._mask.text(rest)
+
+
+class Unshown(dict[str, _Value]):
+    """Values that may be secret, which no traceback shows, not even one that is made with the values of variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(self)}: not shown>"
 
 
 class Unpicklable:

@@ -13,6 +13,7 @@ from typing import Any
 from flowcraft.core.catalogue import EMBEDDED
 from flowcraft.core.document import shown
 from flowcraft.core.errors import SettingsError
+from flowcraft.core.masking import Unshown
 from flowcraft.core.problems import Problem
 from flowcraft.core.reading.secrets import masked
 from flowcraft.core.settings_file import EXPENSIVE_STAGES, FIELDS, expanded, read
@@ -40,6 +41,7 @@ class SettingsManager:
         env: Mapping[str, str] = os.environ,
         cwd: str | os.PathLike[str] | None = None,
     ) -> None:
+        env = Unshown(env)
         home = Path(env.get("HOME") or os.path.expanduser("~"))
         folder = Path.cwd() if cwd is None else Path(cwd)
         self.path = _found(path, env, home, folder)

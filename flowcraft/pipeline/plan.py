@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowcraft.core.errors import UsageError
+from flowcraft.core.masking import Unshown
 from flowcraft.core.problems import did_you_mean
 from flowcraft.core.schema import check_value
 from flowcraft.pipeline.model import Input, Pipeline, Stage
@@ -39,9 +40,10 @@ def bind(pipeline: Pipeline, given: Mapping[str, object], env: Mapping[str, str]
     Text stands for a number, boolean, list or map where the input takes one and no text (as on a
     command line). Raises UsageError with all that is wrong; never tells the value of a secret.
     """
+    given, env = Unshown(given), Unshown(env)
     known = [one.name for one in pipeline.inputs]
     problems = [_unknown(name, known) for name in given if name not in known]
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = Unshown()
     for one in pipeline.inputs:
         if one.name in given:
             values[one.name] = _typed(given[one.name], one.schema)

@@ -54,6 +54,9 @@ class Names(NamedTuple):
     private: Mapping[str, Any]
     given: frozenset[str] = GIVEN
 
+    def __repr__(self) -> str:
+        return "<names of templates, not shown: secrets are among them>"
+
     @classmethod
     def of(cls, pipeline: Pipeline, inputs: Mapping[str, Any], run: RunNames, given: frozenset[str] = GIVEN) -> "Names":
         """The names of a pipeline that is about to run with these inputs."""

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flowcraft.core.masking import Unshown
 from flowcraft.core.scope import Scope
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import Settings
@@ -71,8 +72,9 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
     Raises UsageError, PipelineError or SettingsError for what is wrong before anything has run, and
     LedgerError if it cannot be written down.
     """
+    inputs = Unshown(inputs or {})
     checked = pipeline if isinstance(pipeline, Pipeline) else load(Path(pipeline))
-    values = bind(checked, inputs or {}, os.environ)
+    values = bind(checked, inputs, os.environ)
     root = Workspace(workspace or ".").root
     with ExitStack() as stack:
         llm = llm or stack.enter_context(LLMIntegration(settings))

@@ -8,11 +8,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flowcraft.core.errors import AuthError, IncompleteStream, ProviderError, TransportError
+from flowcraft.core.masking import Unshown
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import ChatRequest, Delta
 from flowcraft.llm.formats.chat_format import CHAT_COMPLETIONS, Format, Reading, Shape, decoded
 from flowcraft.llm.sse import Event, events
-from flowcraft.llm.wire.http import Reply, SecretHeaders, Wire
+from flowcraft.llm.wire.http import Reply, Wire
 from flowcraft.llm.wire.status import ASK_AGAIN, NO_SERVICE, fault_in, refusal, refusal_in_stream
 
 Target = tuple[str, Mapping[str, str]]
@@ -54,7 +55,7 @@ class Chat:
         try:
             body = self._format.encoded(request, self._config, self._shape)
             url, headers = target()
-            headers = SecretHeaders(headers)
+            headers = Unshown(headers)
             with self._wire.post(
                 url,
                 body,

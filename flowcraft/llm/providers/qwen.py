@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from flowcraft.core.errors import AuthError, ProviderError, RateLimitError, TransportError, UsageError
+from flowcraft.core.masking import Unshown
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.base import BaseLLMProvider, ChatRequest, Delta
 from flowcraft.llm.formats import dashscope
@@ -41,7 +42,7 @@ def access(config: ModelSettings, env: Mapping[str, str] = os.environ) -> Access
     `auth: oauth` and `auth: api-key` decide; else a named key or region; else a key that is set (a plan's
     first, it is paid already); else the login. Raises UsageError for settings that contradict each other.
     """
-    options = config.options
+    options, env = config.options, Unshown(env)
     auth, region = options.get("auth"), options.get("region")
     if region is not None and region not in REGIONS:
         raise UsageError(f"there is no region '{region}'", hint=f"known: {', '.join(REGIONS)}")

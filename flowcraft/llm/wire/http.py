@@ -18,7 +18,7 @@ import urllib3
 from requests.utils import should_bypass_proxies
 
 from flowcraft.core.errors import AuthError, FlowcraftError, ProviderError, TransportError, UsageError
-from flowcraft.core.masking import Unpicklable
+from flowcraft.core.masking import Unpicklable, Unshown
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import Timeouts
 from flowcraft.llm.wire.connection import Adapter, current
@@ -36,15 +36,6 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21
 
 # No blanks, no backslashes, no user or password: what is before the path is a host and nothing else.
 _URL = re.compile(r"https?://[^\s\\@/?#]+(?:[/?][^\s\\#]*)?\Z", re.IGNORECASE)
-
-
-class SecretHeaders(dict[str, str]):
-    """Headers that no traceback shows, not even one that is made with the values of variables."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{', '.join(self)}: not shown>"
 
 
 class Wire(Unpicklable):
@@ -79,7 +70,7 @@ class Wire(Unpicklable):
         request.body = body
         request.headers["Content-Length"] = str(len(body))
         request.headers["Accept"] = "text/event-stream" if streamed else "application/json"
-        headers = SecretHeaders(headers)
+        headers = Unshown(headers)
         del body  # it may hold a token as well
         _check(headers)
         request.headers.update(headers)
@@ -111,6 +102,8 @@ class Wire(Unpicklable):
             guard.check()
         except FOREIGN as error:
             failure = translated(error, guard, target.host, target.secrets)
+        except FlowcraftError as error:  # of the connection: without the frames below, whose variables hold the headers
+            failure = error.with_traceback(None)
         else:
             raw: urllib3.HTTPResponse = response.raw
             return raw
@@ -295,7 +288,7 @@ def _passwords(proxies: Iterable[str]) -> tuple[str, ...]:
     return tuple(word for word in found | set(map(unquote, found)) if len(word) >= _SHORTEST)
 
 
-def _check(headers: SecretHeaders) -> None:
+def _check(headers: Unshown[str]) -> None:
     if all(map(_HEADER_VALUE.fullmatch, headers.values())):
         return
     bad = ", ".join(name for name in headers if not _HEADER_VALUE.fullmatch(headers[name]))
