@@ -530,6 +530,23 @@ def test_a_nonsensical_chunk_size_is_a_typed_error(size: bytes) -> None:
     assert isinstance(error, TransportError)
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "retryable"),
+    [
+        (b'{"error": {"message": "said why", "type": "server_error"}}', ProviderError, True),
+        (b'\n {"error": {"message": "said why", "code": "insufficient_quota"}}', QuotaError, False),
+        (b'{"error": "said why", "cut', TransportError, False),
+        (b"<html>said why</html>", TransportError, False),
+    ],
+)
+def test_what_is_called_a_stream_and_is_none_is_shown(body: bytes, kind: type[ProviderError], retryable: bool) -> None:
+    error = stream_error(raw(HEAD + b"Content-Length: %d\r\n\r\n" % len(body), body))
+
+    assert type(error) is kind
+    assert "said why" in str(error)
+    assert error.retryable is retryable
+
+
 def test_a_stream_that_ended_before_it_began_may_be_asked_for_again() -> None:
     error = stream_error(stream(delta({"role": "assistant"})))
 

@@ -4,6 +4,7 @@ What every provider with an OpenAI or Anthropic wire is made of; address and cre
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,7 +88,7 @@ class Chat:
 def _streamed(reply: Reply, reading: Reading) -> Iterator[Delta]:
     guard = reply.guard
     chunks = reply.chunks()
-    stream = events(chunks)
+    stream = events(chain((_first(reply, chunks),), chunks))
     begun = False
     try:
         for event in stream:
@@ -114,6 +115,14 @@ def _streamed(reply: Reply, reading: Reading) -> Iterator[Delta]:
     if not reading.finished:
         raise reading.unfinished()
     reply.drain(chunks)
+
+
+def _first(reply: Reply, chunks: Iterator[bytes]) -> bytes:
+    """The first of the chunks; raises if it begins a page or an object, which no event does: its type is a lie."""
+    first = next(chunks, b"")
+    if first.lstrip()[:1] in (b"{", b"<"):
+        raise _not_chat(reply, first + reply.opening())
+    return first
 
 
 def _left_over(residual: Event | None, reply: Reply, reading: Reading) -> Iterator[Delta]:
