@@ -164,8 +164,8 @@ def pipelines(draw: st.DrawFn) -> dict[str, Any]:
     return made
 
 
-# Here the ceiling is near to what may really happen, so that a factor too little is seen.
-TIGHT = st.fixed_dictionaries(
+# Here the ceiling is near to what may really happen, so that a factor or a part too little is seen.
+TIGHT: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "model": st.sampled_from(["cheap", "expensive", ["cheap", "expensive"], ["tiered", "large"]]),
@@ -173,8 +173,42 @@ TIGHT = st.fixed_dictionaries(
         "check": st.just(["output == ''"]),
         "foreach": st.just(["a", "b"]),
         "repeat": st.just({"until": "loop.last", "max": 2}),
+        "retry": st.integers(0, 2),
     },
-).map(lambda extra: {"stages": [{"id": "s0", "prompt": "x", "on_error": "continue", **extra}]})
+)
+ASKS: list[dict[str, Any]] = [
+    {},
+    {},
+    {"check": [{"ask": "good?"}]},
+    {"check": [{"ask": "${{ output }}?", "model": "large"}]},
+]
+AGAIN: list[dict[str, Any]] = [{}, {"foreach": ["a", "b"]}, {"repeat": {"until": "loop.last", "max": 2}}]
+Files = dict[str, dict[str, Any]]
+
+
+@st.composite
+def nested(draw: st.DrawFn) -> tuple[dict[str, Any], Files]:
+    """A pipeline with one prompt stage in groups and used pipelines, each of which may end with another."""
+    files: Files = {}
+
+    def whole(depth: int) -> dict[str, Any]:
+        last = draw(st.sampled_from([{}, {"finally": [{"id": "last", "prompt": "y", "on_error": "continue"}]}]))
+        return {"stages": [one(depth)], **last}
+
+    def one(depth: int) -> dict[str, Any]:
+        kind = draw(st.sampled_from(["prompt", "group", "uses"] if depth < 3 else ["prompt"]))
+        stage: dict[str, Any] = {"id": "s0", "on_error": "continue"}
+        if kind == "prompt":
+            return {**stage, "prompt": "x", **draw(TIGHT)}
+        stage |= {**draw(st.sampled_from(AGAIN)), **draw(st.sampled_from(ASKS))}
+        if kind == "group":
+            return {**stage, "stages": [one(depth + 1)]}
+        name = f"nested{len(files)}.yaml"
+        files[name] = {}
+        files[name] |= whole(depth + 1)
+        return {**stage, "uses": name, **draw(st.sampled_from([{}, {"retry": 1}]))}
+
+    return whole(0), files
 
 
 def models(one: int, two: int) -> list[ModelSettings]:
@@ -193,9 +227,9 @@ def spender() -> Iterator[type[Spender]]:
     LLMProviderFactory.unregister_provider("spender")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=160, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    data=pipelines() | TIGHT,
+    whole=st.tuples(pipelines(), st.just({})) | nested(),
     part=stages(2),
     last=st.just({}) | st.fixed_dictionaries({"finally": st.tuples(FINAL)}),
     seed=st.integers(0, 1 << 20),
@@ -209,7 +243,7 @@ def spender() -> Iterator[type[Spender]]:
 def test_a_run_is_never_billed_more_than_the_ceiling(
     workspace: Path,
     spender: type[Spender],
-    data: dict[str, Any],
+    whole: tuple[dict[str, Any], Files],
     part: list[dict[str, Any]],
     last: dict[str, Any],
     seed: int,
@@ -223,7 +257,9 @@ def test_a_run_is_never_billed_more_than_the_ceiling(
     head = {"flowcraft": 1, "inputs": {"text": "string"}}
     outputs = {"outputs": {"x": "${{ stages.s0.output | default('none') }}"}}
     (workspace / "part.yaml").write_text(json.dumps({**head, "stages": part, **last, **outputs}))
-    (workspace / "p.yaml").write_text(json.dumps({**head, **data}))
+    for name, data in {"p.yaml": whole[0], **whole[1]}.items():
+        given = {} if name in whole[1] else head
+        (workspace / name).write_text(json.dumps({"flowcraft": 1, **given, **data}))
     for name in ("out.txt", "j.txt"):
         (workspace / name).unlink(missing_ok=True)
     (workspace / "given.txt").write_text("given\n```\n`````" * 3)
