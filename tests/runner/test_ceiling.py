@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 from fakes import settings_of
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flowcraft.core.errors import ProviderError, RateLimitError, TransportError
@@ -22,6 +22,7 @@ from flowcraft.llm.pricebook import rates
 from flowcraft.pipeline.expressions.data import INDENTED, as_json, text_of
 from flowcraft.pipeline.load import load
 from flowcraft.runner.ceiling import Estimator, stops_at, total
+from flowcraft.runner.checks import JUDGE
 from flowcraft.runner.run import run_pipeline
 from flowcraft.runner.workspace import Workspace
 
@@ -29,7 +30,8 @@ from flowcraft.runner.workspace import Workspace
 class Spender(BaseLLMProvider):
     """Answers as long as it may, counts a token per byte and some per message, bills also what it breaks off.
 
-    At its `worst` it breaks off every other time, and always answers with as much useless text as it may.
+    At its `worst` it breaks off every other time, and always answers with as much useless text as it may; some of what
+    it judges it refuses at length.
     """
 
     provider_name = "spender"
@@ -43,7 +45,8 @@ class Spender(BaseLLMProvider):
             dice, kind = self.chance.random(), self.chance.randrange(6)
             accepted = self.chance.choice(["true", "false"])
             if self.worst:
-                dice, kind = (0.9 if len(self.billed) % 2 else 0.4), 0
+                judges = request.messages[0].content == JUDGE
+                dice, kind = (0.9 if len(self.billed) % 2 else 0.4), self.chance.choice([0, 2]) if judges else 0
         if dice < 0.1:
             raise RateLimitError("slow down", status=429, retryable=True)
         if dice < 0.15:
@@ -170,7 +173,7 @@ TIGHT: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     optional={
         "model": st.sampled_from(["cheap", "expensive", ["cheap", "expensive"], ["tiered", "large"]]),
         "attempts": st.integers(1, 3),
-        "check": st.just(["output == ''"]),
+        "check": st.sampled_from([["output == ''"], [{"ask": "good?"}]]),
         "foreach": st.just(["a", "b"]),
         "repeat": st.just({"until": "loop.last", "max": 2}),
         "retry": st.integers(0, 2),
@@ -227,14 +230,29 @@ def spender() -> Iterator[type[Spender]]:
     LLMProviderFactory.unregister_provider("spender")
 
 
+JUDGED = {"id": "g", "on_error": "continue", "foreach": ["a", "b"], "check": [{"ask": "good?"}]}
+
+
+@example(  # hardly ever drawn
+    whole=({"stages": [{**JUDGED, "stages": [{"id": "s0", "prompt": "x"}]}]}, {}),
+    part=[{"id": "s0", "prompt": "x"}],
+    last={},
+    seed=1,
+    one=1,
+    two=900,
+    of_text=("", 0),
+    fallback=False,
+    retries=1,
+    worst=True,
+)
 @settings(max_examples=160, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     whole=st.tuples(pipelines(), st.just({})) | nested(),
     part=stages(2),
     last=st.just({}) | st.fixed_dictionaries({"finally": st.tuples(FINAL)}),
     seed=st.integers(0, 1 << 20),
-    one=st.integers(1, 900),
-    two=st.integers(1, 900),
+    one=st.just(1) | st.integers(1, 900),
+    two=st.just(900) | st.integers(1, 900),
     of_text=st.sampled_from([("", 0), ("some text é", 1), ("\x01\n", 30), ("long ", 8000)]),
     fallback=st.booleans(),
     retries=st.integers(0, 2),
