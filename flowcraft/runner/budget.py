@@ -104,6 +104,8 @@ class Budget:
 
         Raises BudgetError if it does not fit, Cancelled if the scope is cancelled meanwhile.
         """
+        if not self.limit:
+            return
         with self._changed:
             while (short := self._short(worst)) is not None:
                 if short.waiting_helps and self._flying:
@@ -117,6 +119,8 @@ class Budget:
 
     def settle(self, worst: Amounts, amounts: Amounts) -> None:
         """A call that had reserved `worst` has ended and used `amounts`."""
+        if not self.limit:
+            return
         with self._changed:
             self._flying -= 1
             for unit, amount in worst.items():

@@ -165,13 +165,14 @@ class Database:
     def _committed(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> int:
         connection, number = self._connected(), 0
         self._check_place()
-        connection.execute("BEGIN IMMEDIATE")
+        execute = connection.cursor().execute
+        execute("BEGIN IMMEDIATE")
         try:
             if self.commits % LOG_COMMITS == LOG_COMMITS - 1:
                 self._lengthen_log()
             for sql, values in statements:
-                number = connection.execute(sql, values).lastrowid or 0
-            connection.execute("COMMIT")
+                number = execute(sql, values).lastrowid or 0
+            execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

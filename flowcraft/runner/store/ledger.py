@@ -20,7 +20,7 @@ from flowcraft.runner.outcome import Outcome, RunRecord
 from flowcraft.runner.store.database import Database
 from flowcraft.runner.store.fingerprint import Fingerprint
 from flowcraft.runner.store.ledger_schema import number_of, of_run
-from flowcraft.runner.store.rows import amounts_text, outcome_text, request_data, response_text, text_of, usage_text
+from flowcraft.runner.store.rows import amounts_text, outcome_text, request_text, response_text, text_of, usage_text
 
 FOLDER = ".flowcraft"
 
@@ -130,7 +130,7 @@ class Ledger:
                     call.event,
                     key,
                     text_of(choice),
-                    text_of(request_data(call.request)),
+                    request_text(call.request),
                     amounts_text(reserved),
                     _now(),
                 ),
