@@ -100,7 +100,7 @@ def _array(texts: Sequence[str]) -> str:
 
 def _object(hashes: Mapping[str, str], digits: int | None = None) -> str:
     """Names of parts with their hashes as JSON, which needs no escapes here."""
-    return "{" + ",".join([f'"{name}":"{one[:digits]}"' for name, one in sorted(hashes.items())]) + "}"
+    return "{" + ",".join([f'"{name}":"{hashes[name][:digits]}"' for name in sorted(hashes)]) + "}"
 
 
 def _hash(text: str) -> str:

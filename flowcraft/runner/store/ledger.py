@@ -270,7 +270,7 @@ class Ledger:
             calls = ask(f"SELECT path, max(number) AS number FROM calls WHERE {of_run()} GROUP BY path", (run,))
             known = [{row["path"]: row["number"] - begin for row in found} for found in (stages, calls)]
             last = [max(counts.values(), default=0) for counts in known]
-            turn = ask("SELECT turn FROM runs WHERE number = ?", (run,))[0]["turn"]
+            turn = ask("SELECT max(turn) AS turn FROM runs WHERE number = ?", (run,))[0]["turn"] or 0
             rows = self._rows[run] = _Rows(turn, known[0], known[1], last[0], last[1])
         return rows
 
