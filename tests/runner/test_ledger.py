@@ -176,6 +176,29 @@ def test_the_log_does_not_grow_with_the_number_of_commits(folder: Path) -> None:
     assert lengths[2] < 1.5 * lengths[0]
 
 
+GROWING = """
+import os
+from pathlib import Path
+from flowcraft.runner.store.database import LOG_BLOCK, LOG_COMMITS, Database
+database = Database(Path(".flowcraft"))
+for number in range(2 * LOG_COMMITS):
+    database.commit([(f"PRAGMA user_version={number}", ())])
+print("blocks", os.stat(".flowcraft/flowcraft.db-wal").st_size // len(LOG_BLOCK))
+"""
+
+
+def test_the_log_is_made_longer_ahead_of_the_commits(workspace: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", GROWING], cwd=workspace, capture_output=True, text=True, check=False)
+
+    assert ended.stdout == "blocks 1\n"
+
+
+def test_the_log_takes_no_room_ahead_on_a_small_disk(tmp_path: Path) -> None:
+    code = f"{shlex.quote(sys.executable)} -c {shlex.quote(GROWING)}"
+
+    assert on_a_disk_of_its_own(tmp_path, code, "size=4m").stdout == "blocks 0\n"
+
+
 WRITER = f"""
 import sys
 from pathlib import Path
@@ -263,22 +286,25 @@ def test_a_database_of_the_first_version_is_brought_up_and_keeps_its_rows(folder
 
 
 def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:
-    place = shlex.quote(str(tmp_path))
     code = (
         "from pathlib import Path; from flowcraft.runner.store.database import Database;"
         " Database(Path('.flowcraft'), create=False)"
     )
     script = (
-        f"mount -t tmpfs none {place} && mkdir {place}/.flowcraft && touch {place}/.flowcraft/flowcraft.db"
-        f" && mount -o remount,ro {place} && cd {place} && echo mounted"
+        f"mkdir .flowcraft && touch .flowcraft/flowcraft.db && mount -o remount,ro {shlex.quote(str(tmp_path))}"
         f" && {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
     )
+
+    assert "the file system is read-only" in on_a_disk_of_its_own(tmp_path, script).stderr
+
+
+def on_a_disk_of_its_own(place: Path, script: str, options: str = "rw") -> "subprocess.CompletedProcess[str]":
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("needs a mount of its own")
-
-    ended = subprocess.run([unshare, "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
-
-    if "mounted" not in ended.stdout:
+    there = shlex.quote(str(place))
+    mount = f"mount -t tmpfs -o {options} none {there} && cd {there} && echo mounted >&2 && {script}"
+    ended = subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True, text=True, check=False)
+    if "mounted" not in ended.stderr:
         pytest.skip("needs a mount of its own")
-    assert "the file system is read-only" in ended.stderr
+    return ended

@@ -26,6 +26,7 @@ CHECKPOINT_BYTES = 4 * 1024 * 1024  # of log that a new process does not leave b
 CHECKPOINT_COMMITS = 200  # between two checkpoints while we write
 LOG_COMMITS = 4  # between two looks at how long the log has become
 LOG_BLOCK = bytes(256 * 1024)  # what it is made longer by; a commit of a prompt stage writes 5 to 15 kB
+LOG_ROOM = 256 * 1024 * 1024  # bytes free on the disk, below which it is not: others need them more
 
 _MAGIC = b"SQLite format 3\0"
 _KEEP_OUT = "*\n"  # .gitignore: what models have said is nobody else's business
@@ -186,13 +187,18 @@ class Database:
         To SQLite zeros are the end of the log.
         """
         with suppress(OSError):  # a full disk, or no log: then commits take as long as they take
-            if os.stat(self._log).st_size > self._log_bytes:
+            if os.stat(self._log).st_size > self._log_bytes and self._has_room():
                 handle = os.open(self._log, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     length = os.fstat(handle).st_size
                     self._log_bytes = length + os.pwrite(handle, LOG_BLOCK, length)
                 finally:
                     os.close(handle)
+
+    def _has_room(self) -> bool:
+        # On a disk that fills up, files of a stage must not fail while there is still room here to write that down.
+        disk = os.statvfs(self._log)
+        return disk.f_bavail * disk.f_frsize >= LOG_ROOM
 
     def _mode(self) -> str:
         return str(self.rows("PRAGMA journal_mode")[0][0])
