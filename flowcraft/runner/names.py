@@ -104,4 +104,6 @@ class Names(NamedTuple):
             "attempts": len(asked),
             "iterations": outcome.iterations,
         }
-        self.stages[name] = {**facts, "output": outcome.output} if outcome.has_output else facts
+        if outcome.has_output:
+            facts["output"] = outcome.output
+        self.stages[name] = facts

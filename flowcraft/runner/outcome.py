@@ -20,7 +20,6 @@ RunStatus = Literal["succeeded", "failed", "interrupted", "paused", "rejected"]
 Number = TypeVar("Number", int, Decimal)
 
 _NOTHING = Decimal(0)
-_UNKNOWN = Usage()
 
 EXIT_CODES: Mapping[str, int] = MappingProxyType(
     {"succeeded": 0, "failed": 1, "paused": 3, "rejected": 4, "interrupted": 130}
@@ -104,11 +103,12 @@ def sums(calls: Iterable[tuple[Decimal | None, Usage | None]]) -> Totals:
     for price, reported in calls:
         made += 1
         cost = _plus(cost, price)
-        if reported or price != 0:
-            usage = reported or _UNKNOWN
-            prompt = _plus(prompt, usage.prompt_tokens)
-            completion = _plus(completion, usage.completion_tokens)
-    return Totals(calls=made, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+        if reported:
+            prompt = _plus(prompt, reported.prompt_tokens)
+            completion = _plus(completion, reported.completion_tokens)
+        elif price != 0:
+            prompt = completion = None
+    return Totals(made, prompt, completion, cost)
 
 
 def _plus(sum_: Number | None, figure: Number | None) -> Number | None:
