@@ -132,7 +132,8 @@ class QuotaError(RateLimitError):
 class TransportError(ProviderError):
     """The connection, the stream or the child process broke.
 
-    `stale`: it was a kept connection, and died before a byte of the answer had come; a new one may well do.
+    `stale`: it was a kept connection, and broke at once, before a byte of the answer had come: the service had closed
+    it before the request. A new connection may well do, and nothing was paid for.
     """
 
     stale = False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from flowcraft.core.errors import BudgetError, FlowcraftError, ProviderError, UsageError
+from flowcraft.core.errors import BudgetError, FlowcraftError, ProviderError, TransportError, UsageError
 from flowcraft.core.problems import counted, did_you_mean
 from flowcraft.core.scope import Scope
 from flowcraft.llm.base import Usage
@@ -56,14 +56,14 @@ def used(usage: Usage | None, cost: Decimal | None, reserved: Amounts) -> dict[s
 
 
 def unbilled(error: FlowcraftError | None) -> bool:
-    """Whether a call that failed like this has used nothing: it never left, or was refused by its status.
+    """Whether a call that failed like this has used nothing: it never arrived, or was refused by its status.
 
     Anything else, or a part of an answer, may be billed.
     """
     refused = isinstance(error, ProviderError) and (
         not error.sent or (error.status is not None and not error.partial_text)
     )
-    return refused or isinstance(error, UsageError)
+    return refused or isinstance(error, UsageError) or (isinstance(error, TransportError) and error.stale)
 
 
 @dataclass(frozen=True, slots=True)

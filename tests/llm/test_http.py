@@ -133,6 +133,16 @@ def test_a_connection_with_nothing_but_the_answer_is_used_again(usual: bytes, cu
     assert server.connections == 1
 
 
+def test_a_wire_without_kept_connections_takes_a_new_one_also_where_the_service_has_not_closed_yet() -> None:
+    with ChatServer(raw(PLAIN, end="keep"), answer("b")) as server:
+        wire = Wire(keep_alive=False)
+        post(wire, server.base_url)
+        post(wire, server.base_url)
+        wire.close()
+
+    assert server.connections == 2
+
+
 def test_sends_nothing_twice_on_a_new_connection() -> None:
     message = "closed the connection before it answered"
     with ChatServer(raw(), answer("b")) as server, pytest.raises(TransportError, match=message) as caught:
@@ -140,6 +150,17 @@ def test_sends_nothing_twice_on_a_new_connection() -> None:
 
     assert len(server.requests) == 1
     assert not caught.value.stale
+
+
+def test_a_kept_connection_that_breaks_after_a_while_may_have_been_at_work() -> None:
+    with ChatServer(answer("a"), raw(b"", pause_s=1.1)) as server:
+        wire = Wire()
+        post(wire, server.base_url)
+        with pytest.raises(TransportError) as caught:
+            post(wire, server.base_url)
+        wire.close()
+
+    assert (caught.value.stale, caught.value.sent) == (False, True)
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fakes import settings_of
-from servers import ChatServer, answer, status
+from servers import ChatServer, answer, raw, status
 
 from flowcraft.core.scope import Scope
 from flowcraft.core.values import ModelSettings
@@ -49,6 +49,18 @@ def test_the_stage_wins_over_defaults_and_those_over_the_settings(
         record = run_(server, keys, head, retries=retries)
 
     assert (record.status, len(server.requests)) == ("failed", requests)
+
+
+def test_a_request_on_a_connection_that_was_dead_already_costs_nothing() -> None:
+    text = "flowcraft: 1\nstages: [{id: a, prompt: one}, {id: b, prompt: two}]\n"
+    Path("p.yaml").write_text(text)
+    with ChatServer(answer("1"), raw(), answer("2")) as server:
+        model = ModelSettings(name="m", provider="openai", model="m", base_url=server.base_url)
+        with LLMIntegration(settings_of(model, retries=0)) as llm:
+            record = run_pipeline("p.yaml", llm=llm)
+
+    assert (record.status, len(server.requests)) == ("succeeded", 3)
+    assert [(attempt.event, attempt.cost) for attempt in record.outcomes[1].attempts] == [("first", 0), ("retry", None)]
 
 
 def test_a_wait_that_the_service_asks_for_is_kept() -> None:

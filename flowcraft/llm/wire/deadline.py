@@ -18,6 +18,9 @@ from flowcraft.core.values import Timeouts
 
 Abort = Callable[["Guard"], None]
 _LONG_S = 3600.0
+# A connection that the service had closed before the request says so in a round trip; one that breaks later may have
+# broken over a request that is being answered, and paid for.
+_AT_ONCE_S = 1.0
 
 
 class Guard:
@@ -36,6 +39,7 @@ class Guard:
         self.trusted_s = 0.0  # a kept connection made before this (monotonic clock) will not do
         self.reused = False  # the connection has carried a request before
         self.sent = False  # bytes of the request may have left
+        self._sent_s = math.inf
         self.answered = False  # a byte of the answer has come
         self.spoiled = False  # the connection may hold more than this answer: no other is to be read from it
         self.stopped = False  # the connection was broken by us, or will be as soon as there is one
@@ -44,9 +48,14 @@ class Guard:
         _watchdog.add(self)
         self.limit("connect", timeouts.connect)
 
+    @property
+    def broke_at_once(self) -> bool:
+        """Whether, of a connection that has just broken, it must have been dead before the request left."""
+        return self.reused and not self.answered and time.monotonic() - self._sent_s < _AT_ONCE_S
+
     def sending(self) -> None:
         """The connection is there, the request is about to leave."""
-        self.sent = True
+        self.sent, self._sent_s = True, time.monotonic()
         self.limit("first_event", self._first_s)
 
     def started(self) -> None:

@@ -5,6 +5,7 @@ of our errors; no URL query, header value or token is in any of them. Nothing is
 turns out to be dead after the request has left is a `stale` error, for those who count the requests to ask again.
 """
 
+import math
 import os
 import re
 import time
@@ -56,7 +57,8 @@ class Wire(Unpicklable):
         self._targets: dict[str, _Target] = {}
         self._adapter: Adapter | None = None
         self._pid = os.getpid()
-        self._trusted_s = 0.0  # kept connections made before this (monotonic clock) are not used
+        # Kept connections made before this (monotonic clock) are not used: what is to be closed may still be there.
+        self._trusted_s = 0.0 if keep_alive else math.inf
 
     def post(
         self, url: str, body: bytes, *, headers: Mapping[str, str], scope: Scope, timeouts: Timeouts, streamed: bool
@@ -109,9 +111,10 @@ class Wire(Unpicklable):
             return raw
         finally:
             current.guard = None
-        if isinstance(failure, TransportError) and guard.reused and not guard.answered:
+        if isinstance(failure, TransportError) and guard.broke_at_once:
             failure.stale = True
-            self._trusted_s = time.monotonic()  # others that were kept as long are most likely dead as well
+            # Others that were kept as long are most likely dead as well.
+            self._trusted_s = max(self._trusted_s, time.monotonic())
         # Outside of the except block: the foreign error, which holds the request, is not kept as context.
         try:
             raise failure from failure.__cause__
