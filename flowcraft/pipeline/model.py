@@ -143,7 +143,8 @@ class Repeat:
 class Stage:
     """One unit of work; `needs` are the stages it waits for, `timeout_s` is per try in seconds.
 
-    `tolerant` is `on_error: continue`. None where the file says nothing and something else decides.
+    `tolerant` is `on_error: continue`, `regardless` that it runs whatever came of its needs.
+    None where the file says nothing and something else decides.
     """
 
     id: str
@@ -158,6 +159,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     tolerant: bool = False
+    regardless: bool = False
     retries: int | None = None
     timeout_s: float | None = None
     budget: Mapping[str, Any] = field(default_factory=dict)

@@ -145,7 +145,7 @@ class Coordinator(Executions):
         self._ended(frame, name, outcome, attempts)
         if outcome.status == "failed" and not place.stage.tolerant:
             self._never(frame, frame.schedule.failed(name))
-            if not self.keep_going:
+            if not self.keep_going and not frame.final:
                 self._halt(frame.doomed(), f"not started because '{place.path}' failed")
         elif outcome.status != "cancelled":
             frame.schedule.done(name)

@@ -30,7 +30,6 @@ from flowcraft.runner.nested import BudgetAccount, Budgets
 from flowcraft.runner.origins import given_inputs
 from flowcraft.runner.outcome import Attempt, Outcome, RunStatus
 from flowcraft.runner.saving import published, saved
-from flowcraft.runner.schedule import Schedule
 from flowcraft.runner.sight import check_question
 from flowcraft.runner.stages import failed
 from flowcraft.runner.store.fingerprint import digest
@@ -384,7 +383,7 @@ class Executions:
             stages={stage.id: stage for stage in stages},
             renderer=renderer,
             names=names,
-            schedule=Schedule({stage.id: stage.needs for stage in stages}, keep_going=self.keep_going),
+            keep_going=self.keep_going,
             limits=limits,
             **more,
         )

@@ -63,15 +63,16 @@ class Frame:
     """One list of stages that runs: that of a pipeline, or of a group in one of its rounds.
 
     `owner` is the place of the group; `end` is called when all stages have ended. `final` is the list under `finally`
-    of a pipeline, which nothing outside of it halts; `rejected` says that somebody said no at a gate in it.
+    of a pipeline, which nothing outside of it halts, nor a failure in it; `rejected` says that somebody said no at a
+    gate in it.
     """
 
     pipeline: Pipeline
     stages: Mapping[str, Stage]
     renderer: Renderer
     names: Names
-    schedule: Schedule
     limits: Limits
+    keep_going: bool = False
     prefix: str = ""
     order: Order = ()
     owner: Place | None = None
@@ -82,8 +83,14 @@ class Frame:
     final: bool = False
     rejected: bool = False
     halted: str | None = None
+    schedule: Schedule = field(init=False)
 
     def __post_init__(self) -> None:
+        self.schedule = Schedule(
+            {name: stage.needs for name, stage in self.stages.items()},
+            keep_going=self.keep_going or self.final,
+            regardless=[name for name, stage in self.stages.items() if stage.regardless],
+        )
         self.numbers = {name: number for number, name in enumerate(self.stages)}
 
     @property

@@ -6,18 +6,21 @@ step per stage and one per edge, however large it is.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 
 class Schedule:
     """The order of one run over `needs` (stage -> the stages it waits for; free of cycles).
 
     A skip lets the stages below run; a failure blocks them, and stops what has not been started
-    unless `keep_going`.
+    unless `keep_going`. Those in `regardless` only wait: what they need may have failed.
     """
 
-    def __init__(self, needs: Mapping[str, Sequence[str]], *, keep_going: bool = False) -> None:
+    def __init__(
+        self, needs: Mapping[str, Sequence[str]], *, keep_going: bool = False, regardless: Collection[str] = ()
+    ) -> None:
         self._keep_going = keep_going
+        self._regardless = frozenset(regardless)
         self._open = {stage: len(set(wanted)) for stage, wanted in needs.items()}
         self._dependents: dict[str, list[str]] = {stage: [] for stage in needs}
         for stage, wanted in needs.items():
@@ -35,15 +38,13 @@ class Schedule:
 
     def done(self, stage: str) -> None:
         """`stage` has succeeded or was skipped: what waited for it may start."""
-        for dependent in self._dependents[stage]:
-            if dependent in self._open:
-                self._open[dependent] -= 1
-                if not self._open[dependent]:
-                    self._ready.append(dependent)
+        self._release(self._dependents[stage])
 
     def failed(self, stage: str) -> dict[str, str]:
         """`stage` has failed: the stages that now never start, each with the reason."""
         ended = dict.fromkeys(self._blocked_by(stage), f"blocked by '{stage}'")
+        for over in (stage, *ended):
+            self._release(name for name in self._dependents[over] if name in self._regardless)
         if not self._keep_going:
             ended |= self.stop(f"not started because '{stage}' failed")
         return ended
@@ -55,10 +56,17 @@ class Schedule:
         self._ready.clear()
         return left
 
+    def _release(self, dependents: Iterable[str]) -> None:
+        for dependent in dependents:
+            if dependent in self._open:
+                self._open[dependent] -= 1
+                if not self._open[dependent]:
+                    self._ready.append(dependent)
+
     def _blocked_by(self, stage: str) -> Iterator[str]:
         following = deque(self._dependents[stage])
         while following:
             blocked = following.popleft()
-            if self._open.pop(blocked, None) is not None:
+            if blocked not in self._regardless and self._open.pop(blocked, None) is not None:
                 following.extend(self._dependents[blocked])
                 yield blocked

@@ -10,7 +10,7 @@ from fakes import Gate, Reply, ScriptedProvider, llm_of
 from kept_runs import PRICES
 
 from flowcraft.cli.main import run_command
-from flowcraft.core.errors import ProviderError
+from flowcraft.core.errors import PipelineError, ProviderError
 from flowcraft.llm.base import ChatRequest, Usage
 from flowcraft.runner.events import Event, StageFinished
 from flowcraft.runner.gates import Decision
@@ -75,6 +75,45 @@ def test_an_end_that_fails_fails_the_used_pipeline() -> None:
     assert record.status == "succeeded"
     assert "'finally/tidy' failed" in str(record.outcomes[0].error)
     assert statuses(record)["after"] == "succeeded"
+
+
+def test_a_stage_at_the_end_runs_whatever_those_before_it_did() -> None:
+    record = run_(
+        """
+          - {id: work, run: echo}
+        finally:
+          - {id: broken, run: exit 2}
+          - {id: needing, needs: [broken], run: touch wrong}
+          - {id: tidy, run: echo tidied >> log}
+        """
+    )
+
+    assert (record.status, log()) == ("failed", ["tidied"])
+    assert statuses(record) == {
+        "work": "succeeded",
+        "finally/broken": "failed",
+        "finally/needing": "skipped",
+        "finally/tidy": "succeeded",
+    }
+
+
+def test_a_used_pipeline_tidies_up_after_a_part_of_its_end_has_failed() -> None:
+    used("  - {id: work, run: echo}", "finally: [{id: broken, run: exit 2}, {id: tidy, run: echo tidied >> log}]")
+
+    record = run_("  - {id: call, uses: inner.yaml}")
+
+    assert (record.status, log()) == ("failed", ["tidied"])
+    assert "'finally/broken' failed" in str(record.outcomes[0].error)
+
+
+def test_a_stage_at_the_end_cannot_rely_on_the_result_of_the_one_above() -> None:
+    sum_up = 'finally:\n  - {id: sum, prompt: sum up}\n  - id: show\n    run: echo "${{ stages.sum.output%s }}"\n%s'
+    work = "  - {id: work, run: echo}\n"
+
+    with pytest.raises(PipelineError, match="'sum' can fail, and then has no output"):
+        run_(work + sum_up % ("", ""))
+    assert run_(work + sum_up % (" | default(1)", ""), ScriptedProvider(otherwise="fine")).status == "succeeded"
+    assert run_(work + sum_up % ("", "    needs: [sum]\n"), ScriptedProvider(otherwise="fine")).status == "succeeded"
 
 
 def test_each_item_and_each_round_has_its_own_end() -> None:

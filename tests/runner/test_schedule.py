@@ -84,6 +84,19 @@ def test_a_stage_below_two_failures_is_blocked_by_the_first() -> None:
     assert schedule.failed("a") == {}
 
 
+def test_what_runs_regardless_waits_for_a_failure_and_for_what_is_blocked() -> None:
+    needs = {"a": [], "b": ["a"], "last": ["b"], "after": ["last", "c"], "c": []}
+    schedule = Schedule(needs, keep_going=True, regardless=["last", "after"])
+    drain(schedule)
+
+    assert schedule.failed("a") == {"b": "blocked by 'a'"}
+    assert drain(schedule) == ["last"]
+    schedule.failed("last")
+    assert drain(schedule) == []
+    schedule.done("c")
+    assert drain(schedule) == ["after"]
+
+
 def test_stopping_ends_all_that_is_left() -> None:
     schedule = Schedule({"a": [], "b": ["a"], "c": []})
     assert schedule.take() == "a"

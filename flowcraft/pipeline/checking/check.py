@@ -212,7 +212,7 @@ class _Checker:
         stage, path = found.stage, reference.path
         if reference.optional:
             return
-        how = may_be_missing(stage, field)
+        how = may_be_missing(stage, field, may_fail=found.may_fail)
         name, owner = stage.id, f"stages.{stage.id}.{field}"
         inner = _child(stage, path)
         if inner is not None and how is None and (how := may_be_missing(inner, "output")):

@@ -28,11 +28,18 @@ class Graph:
                 self._tell(number, "id", message, "FC104", "call this one something else")
         self.needs = list(self._all_needs())
         self._cycle()
-        self._before = reached(self.needs, [1 << number for number in range(len(stages))])
+        own = [1 << number for number in range(len(stages))]
+        self._before = reached(self.needs, own)
+        held = [() if stage.regardless else needs for stage, needs in zip(stages, self.needs, strict=True)]
+        self._held = reached(held, own) if any(stage.regardless for stage in stages) else self._before
 
     def sees(self, number: int, other: int) -> bool:
         """Whether stage `other` is over when stage `number` starts."""
         return bool(self._before[number] >> other & 1)
+
+    def holds(self, number: int, other: int) -> bool:
+        """Whether stage `number` starts only if stage `other` has not failed."""
+        return bool(self._held[number] >> other & 1)
 
     def _at_the_end_too(self, stage: Stage) -> bool:
         inside = isinstance(stage.work, (Group, Inclusion))

@@ -30,6 +30,11 @@ class Found:
         return self.seen_from is None or self.at_the_end or self.graph.sees(self.seen_from, self.number)
 
     @property
+    def may_fail(self) -> bool:
+        """Whether it may have failed, since the stage that names it only waits for it."""
+        return self.seen_from is not None and not self.at_the_end and not self.graph.holds(self.seen_from, self.number)
+
+    @property
     def at_the_end(self) -> bool:
         """Whether it is named under `finally`, where nothing is sure to have run."""
         return self.seen_from is not None and self.seen_from >= len(self.graph.stages)
@@ -121,13 +126,14 @@ def shown_by(condition: Expression | None) -> frozenset[str]:
         return NO_NAMES
 
 
-def may_be_missing(stage: Stage, field: str) -> str | None:
+def may_be_missing(stage: Stage, field: str, *, may_fail: bool = False) -> str | None:
     """How the stage can come to have no such field, as far as the file shows it."""
-    if stage.condition is None and not stage.tolerant:
+    if stage.condition is None and not stage.tolerant and not may_fail:
         return None
     # A failed command keeps what it has printed; a failed item of `foreach` is null, the list is there.
-    keeps = stage.kind == "run" and stage.output.format == "text"
-    fails = stage.tolerant and stage.each is None and not (keeps and field in ("output", "exit_code", "stderr"))
+    keeps = stage.kind == "run" and stage.output.format == "text" and stage.each is None
+    fails = may_fail or (stage.tolerant and stage.each is None)
+    fails = fails and not (keeps and field in ("output", "exit_code", "stderr"))
     ways = [word for word, can in (("be skipped", stage.condition is not None), ("fail", fails)) if can]
     return " or ".join(ways) or None
 

@@ -113,6 +113,7 @@ class Builder:
             id=string(data.get("id")),
             work=work,
             needs=_needs(data, outer.level.stages),
+            regardless=outer.level.place == ["finally"] and not isinstance(data.get("needs"), list),
             each=each,
             line=self.material.document.position(place)[0],
             where=Where(self._source, tuple(place)),
