@@ -12,6 +12,7 @@ from importlib import import_module
 
 import click
 
+from flowcraft.cli.commands import ABOUT, COMMANDS
 from flowcraft.cli.surroundings import let_go, refusal, settle
 from flowcraft.core.errors import DocumentError, FlowcraftError
 from flowcraft.core.problems import did_you_mean
@@ -21,66 +22,37 @@ BUG = 70
 INTERRUPTED = 130
 READER_LEFT = 141  # as if SIGPIPE had ended the program
 
-# name -> (place, what `--help` says); the modules are imported only when their command is used
-_COMMANDS = {
-    "run": ("flowcraft.cli.run:run", "Run a pipeline."),
-    "resume": ("flowcraft.cli.run:resume", "Go on with a run after a crash, Ctrl-C or failure."),
-    "approve": ("flowcraft.cli.decide:approve", "Approve what a run waits for, and go on."),
-    "reject": ("flowcraft.cli.decide:reject", "Reject what a run waits for."),
-    "runs": ("flowcraft.cli.runs:runs", "List the runs that are kept here."),
-    "show": ("flowcraft.cli.runs:show", "Show a run, or one stage with its prompts and answers."),
-    "why": ("flowcraft.cli.why:why", "Say why a stage ran, was cached, skipped or rejected."),
-    "cost": ("flowcraft.cli.why:cost", "Show what a run has cost, and would have cost."),
-    "export": ("flowcraft.cli.runs:export", "Print everything that is kept of a run as JSON."),
-    "prune": ("flowcraft.cli.runs:prune", "Delete old runs."),
-    "db": ("flowcraft.cli.runs:db", "Check the database of runs."),
-    "plan": ("flowcraft.cli.plan:plan", "Show what would run, who answers and what it may cost."),
-    "graph": ("flowcraft.cli.graph:graph", "Draw a pipeline as Mermaid or DOT."),
-    "test": ("flowcraft.cli.test:test", "Run *.test.yaml files with scripted answers."),
-    "validate": ("flowcraft.cli.check:validate", "Check pipelines and settings, without any call."),
-    "chat": ("flowcraft.cli.chat:chat", "Ask a model one question."),
-    "models": ("flowcraft.cli.models:models", "List the models that can be used; fetch the embedded one."),
-    "auth": ("flowcraft.cli.auth:auth", "Sign in to Qwen and out; see which credentials are used."),
-    "settings": ("flowcraft.cli.models:settings", "Show the settings in force and where each comes from."),
-    "schema": ("flowcraft.cli.check:schema", "Print the JSON Schema of pipelines or settings."),
-    "init": ("flowcraft.cli.init:init", "Write a commented settings.yaml and a first pipeline."),
-    "completion": ("flowcraft.cli.init:completion", "Print the shell completion script."),
-}
-
 
 class Commands(click.Group):
     """A group that knows its commands by name and imports them on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            hint = did_you_mean(args[0], _COMMANDS) or ""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], COMMANDS) or ""
             raise click.UsageError(f"no command '{args[0]}'. {hint}".strip(), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Commands, help=ABOUT, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="flowcraft")
 def cli() -> None:
-    """Run pipelines of language-model stages written in YAML.
-
-    Simple stages go to a cheap model, hard ones to a strong model, by the rules in settings.yaml.
-    """
+    """The command line."""
 
 
 def main() -> None:
