@@ -1,25 +1,25 @@
 """Whole files in an answer, and putting them into the workspace so that they can be taken back.
 
-The form that is asked for: a line with the path, then a fenced block with the text; `PATH (deleted)` alone
-deletes. A fence may be longer than three, so files may contain fences. What was there before is kept
-in a folder until the result is accepted and written down: a stage leaves an accepted result or nothing.
+The form is that of `file_blocks`. A fence may be longer than three, so files may contain fences. What was there
+before is kept in a folder until the result is accepted and written down: a stage leaves an accepted result or nothing.
 """
 
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowcraft.core.disk import sync_chain, sync_folder, write_synced
 from flowcraft.core.errors import FlowcraftError, StageError
 from flowcraft.core.globs import is_plain, matches
+from flowcraft.runner.file_blocks import Change, blocks
 from flowcraft.runner.leftovers import remove_temporary
 from flowcraft.runner.workspace import Workspace
 
@@ -35,38 +35,26 @@ Where a file itself contains ``` use a longer fence (````) around it. If the las
 line break, write `(no newline at end)` after the path. To delete a file write its path and `(deleted)` alone.
 You may write files that match: """
 
-_FENCE = re.compile(r"(`{3,}|~{3,})[^`]*$")
-_NOTE = re.compile(r"\s*\((deleted|no newline at end(?: of file)?)\)\s*$", re.IGNORECASE)
-_WRAP = re.compile(r"^(?:#{1,6}\s+|[-*]\s+|\d+[.)]\s+)?(?:(?:file|path)\s*:\s*)?(.*?)$", re.IGNORECASE)
 _MANIFEST = "manifest.json"
 _BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One file of an answer; `text` None deletes it."""
-
-    path: str
-    text: str | None
-    final_newline: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Changes:
-    """All files of an answer, or the reasons why they cannot be used."""
+    """All files of an answer, or the reasons why they cannot be used; `examples` are blocks that are no files."""
 
     changes: tuple[Change, ...] = ()
     reasons: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
 
 
 def changes_in(answer: str, writes: Sequence[str], workspace: Workspace) -> Changes:
     """The files of an answer, held to the globs that may be written."""
+    read = blocks(answer, partial(_may_write, writes), workspace.has)
     found: dict[str, Change] = {}
-    reasons: list[str] = []
-    for change, reason in _read(answer):
-        if change is None:
-            reasons.append(reason)
-        elif change.path in found:
+    reasons = list(read.reasons)
+    for change in read.changes:
+        if change.path in found:
             reasons.append(f"{change.path} is there twice: give each file once")
         elif refused := _refused(change, writes, workspace):
             reasons.append(refused)
@@ -81,7 +69,7 @@ def changes_in(answer: str, writes: Sequence[str], workspace: Workspace) -> Chan
         )
     if len(found) > MAX_FILES:
         reasons.append(f"there are {len(found)} files in it, at most {MAX_FILES} can be written")
-    return Changes(reasons=tuple(reasons)) if reasons else Changes(tuple(found.values()))
+    return Changes(reasons=tuple(reasons)) if reasons else Changes(tuple(found.values()), examples=read.examples)
 
 
 def result_of(changes: Sequence[Change], answer: str) -> dict[str, Any]:
@@ -227,52 +215,8 @@ def changed(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, st
     return {path: value for path, value in after.items() if before.get(path) != value} | gone
 
 
-def _read(answer: str) -> list[tuple[Change | None, str]]:
-    found: list[tuple[Change | None, str]] = []
-    lines = answer.replace("\r\n", "\n").split("\n")
-    heading, at = "", 0
-    while at < len(lines):
-        line = lines[at]
-        fence = _FENCE.match(line)
-        if fence is None:
-            if change := _deleted(line):
-                found.append((change, ""))
-                heading = ""
-            elif line.strip():
-                heading = line
-            at += 1
-            continue
-        end = next((n for n in range(at + 1, len(lines)) if _closes(lines[n], fence[1])), None)
-        path, note = _path(heading)
-        if end is None:
-            found.append((None, f"the block of {path or 'a file'} has no end: give the complete text"))
-            break
-        if path:
-            text = "\n".join(lines[at + 1 : end])
-            found.append((Change(path, text, not note), ""))
-        heading, at = "", end + 1
-    return found
-
-
-def _closes(line: str, fence: str) -> bool:
-    bare = line.rstrip()
-    return len(bare) >= len(fence) and not bare.strip(fence[0])
-
-
-def _path(heading: str) -> tuple[str, bool]:
-    """The path that a line names, empty if it is prose, and whether a note stands behind it."""
-    note = _NOTE.search(heading)
-    text = heading[: note.start()] if note else heading
-    match = _WRAP.match(text.strip())
-    path = (match[1] if match else text).strip().rstrip(":").strip("*`'\" ")
-    is_path = bool(path) and " " not in path and ("." in path or "/" in path or path[:1].isupper())
-    return (path, note is not None) if is_path else ("", False)
-
-
-def _deleted(line: str) -> Change | None:
-    note = _NOTE.search(line)
-    path, _ = _path(line)
-    return Change(path, None) if note and note[1].lower() == "deleted" and path else None
+def _may_write(writes: Sequence[str], path: str) -> bool:
+    return any(matches(glob, path.removeprefix("./")) for glob in writes)
 
 
 def _refused(change: Change, writes: Sequence[str], workspace: Workspace) -> str:

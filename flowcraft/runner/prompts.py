@@ -39,6 +39,7 @@ class _Judged(NamedTuple):
     value: Any = None
     reasons: tuple[str, ...] = ()
     written: Mapping[str, str | None] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def ask(task: Task, books: Books, judge: Judge) -> Outcome:
@@ -107,8 +108,8 @@ def _has_contract(task: Task) -> bool:
 
 
 def _accepted(judged: _Judged, books: Books) -> Outcome:
-    cut = judged.response.finish_reason == "length"
-    warnings = (f"the answer of '{books.task.path}': {CUT_OFF}",) if cut else ()
+    cut = (CUT_OFF,) if judged.response.finish_reason == "length" else ()
+    warnings = tuple(f"the answer of '{books.task.path}': {what}" for what in (*cut, *judged.warnings))
     return books.outcome(status="succeeded", output=judged.value, written=judged.written or {}, warnings=warnings)
 
 
@@ -162,7 +163,7 @@ def _with_files(response: LLMResponse, task: Task, judge: Judge) -> _Judged:
         raise
     if reasons:
         transaction.take_back()
-    return _Judged(response, value, reasons, written)
+    return _Judged(response, value, reasons, written, found.examples)
 
 
 def _sent_back(answer: str, reasons: tuple[str, ...], task: Task) -> list[LLMMessage]:

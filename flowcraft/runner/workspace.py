@@ -46,6 +46,13 @@ class Workspace:
             raise UsageError(f"'{path}' leads out of the workspace, to {place}", hint="use a path inside it")
         return place
 
+    def has(self, path: str) -> bool:
+        """Whether there is something under this path, in the workspace."""
+        try:
+            return self.inside(path).exists()
+        except (OSError, UsageError):
+            return False
+
     def folder(self, path: str) -> Path:
         """An existing folder of the workspace."""
         place = self.inside(path)
