@@ -112,13 +112,21 @@ class Workspace:
         place = self.inside(path)
         try:
             # A FIFO without a writer would block an ordinary open for ever.
-            handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            try:
+                kind = os.fstat(handle).st_mode
+                if stat.S_ISREG(kind):
+                    with open(handle, "rb", closefd=False) as file:
+                        return file.read(size)
+            finally:
+                os.close(handle)
         except OSError as error:
             raise UsageError(f"'{path}' cannot be read: {error.strerror}", hint="check the path") from error
-        with open(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise UsageError(f"'{path}' is not a file", hint="name an ordinary file")
-            return file.read(size)
+        if stat.S_ISDIR(kind):
+            raise UsageError(
+                f"'{path}' is a folder", hint=f"name a file; '{path.rstrip('/')}/**' means all files in it"
+            )
+        raise UsageError(f"'{path}' is not a file", hint="name an ordinary file")
 
     def glob(self, pattern: str) -> list[str]:
         """The files that match, sorted; what `glob()` in a template does.

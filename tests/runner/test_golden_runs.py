@@ -105,6 +105,11 @@ CASES = {
         "p.yaml:5:28: FC300: this divides by zero, in: Be ${{ 1 / (inputs.n - 3) }}",
         None,
     ),
+    "a folder that is to be read": (
+        "  - {id: a, prompt: \"${{ read('many') }}\"}\n",
+        "p.yaml:4:26: FC300: 'many' is a folder, in: ${{ read('many') }}",
+        "name a file; 'many/**' means all files in it",
+    ),
     "an input of a used pipeline": (
         "  - {id: a, uses: used.yaml, with: {number: '${{ inputs.t }}'}}\n",
         "p.yaml:4:45: the input 'number' of 'a' does not fit: it is 'abc', a whole number is wanted",

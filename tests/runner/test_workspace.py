@@ -138,6 +138,19 @@ def test_reading_a_pipe_without_a_writer_does_not_hang(place: Workspace) -> None
         place.read("pipe")
 
 
+@pytest.mark.parametrize(("path", "reason"), [("folder", "is a folder"), (".", "is a folder"), ("pipe", "not a file")])
+def test_what_is_no_file_is_refused_and_not_held_open(place: Workspace, path: str, reason: str) -> None:
+    (place.root / "folder").mkdir()
+    os.mkfifo(place.root / "pipe")
+    before = os.listdir("/dev/fd")
+
+    for _ in range(5):
+        with pytest.raises(UsageError, match=reason):
+            place.read(path)
+
+    assert os.listdir("/dev/fd") == before
+
+
 @pytest.mark.parametrize(("data", "reason"), [(b"\xff\xfe", "UTF-8"), (b"x" * (MAX_READ_BYTES + 1), "larger than")])
 def test_what_is_no_text_for_a_model_is_refused(place: Workspace, data: bytes, reason: str) -> None:
     (place.root / "file").write_bytes(data)
