@@ -203,6 +203,43 @@ def test_a_child_forked_while_threads_are_calling_works_on_its_own() -> None:
         assert all(future.result() for future in asked)
 
 
+class Ids:
+    """The names of the attempts that were told of."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def started(self, call: CallStarted) -> None:
+        self.all.append(call.id)
+
+    def finished(self, call: CallFinished) -> None:
+        assert call.id in self.all
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_no_two_attempts_have_the_same_id_in_threads_clients_and_forked_children() -> None:
+    ids = Ids()
+    with ChatServer(answer("a")) as server, sdk(server) as llm, sdk(server) as other, ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(one.chat_completion, HELLO, observer=ids) for one in (llm, other) for _ in range(100)]
+        for future in asked:
+            future.result()
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            mine = Ids()
+            try:
+                llm.chat_completion(HELLO, observer=mine)
+                os.write(writing, mine.all[0].encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        ids.all.append(os.read(reading, 100).decode())
+        llm.chat_completion(HELLO, observer=ids)
+
+    assert len(set(ids.all)) == len(ids.all) == 202
+
+
 @pytest.mark.parametrize("way", ["stream", "whole"])
 @pytest.mark.parametrize(
     "reply",
