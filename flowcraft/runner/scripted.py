@@ -9,12 +9,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowcraft.core import document
-from flowcraft.core.errors import ReplayMiss, TransportError, UsageError
-from flowcraft.core.problems import did_you_mean
+from flowcraft.core.errors import DocumentError, ReplayMiss, TransportError, UsageError
+from flowcraft.core.problems import Problem, did_you_mean
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.attempts import Call
@@ -24,6 +24,7 @@ from flowcraft.llm.factory import LLMProviderFactory
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice, Named
 from flowcraft.pipeline.load import load
+from flowcraft.pipeline.reading.included import escapes
 from flowcraft.runner.books import Books
 from flowcraft.runner.choices import all_stages
 from flowcraft.runner.gates import Decision
@@ -56,9 +57,12 @@ class Case:
 
 def load_cases(file: Path) -> list[Case]:
     """The tests of a file: one map, or a list of maps. Raises UsageError or DocumentError."""
-    data = document.load(file).data
-    cases = data if isinstance(data, list) else [data]
-    return [_case(file, one, number) for number, one in enumerate(cases, start=1)]
+    read = document.load(file)
+    cases = read.data if isinstance(read.data, list) else [read.data]
+    found = [_case(file, one, number) for number, one in enumerate(cases, start=1)]
+    if problems := [problem for number, case in enumerate(found) for problem in _misplaced(read, number, case)]:
+        raise DocumentError(problems)
+    return found
 
 
 def check(case: Case) -> list[str]:
@@ -66,9 +70,7 @@ def check(case: Case) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="flowcraft-test-") as folder:
         root = Path(folder)
         for name, content in case.files.items():
-            place = root / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(_bytes_of(case, content))
+            _lay(case, root / name, _bytes_of(case, content), name)
         script = Script(case.answers)
         pipeline = load(case.pipeline)
         names = {stage.id for _, stage in all_stages(pipeline)}
@@ -208,10 +210,41 @@ def _content(file: Path, number: int, name: str, given: Any) -> str | Path:
     raise UsageError(f"{file}: test {number}: files.{name} is neither text nor a file to copy", hint=hint)
 
 
+def _misplaced(read: document.Document, number: int, case: Case) -> Iterator[Problem]:
+    """The files that would not lie in the folder of the test, or of which one would be in another."""
+    above = [number] if isinstance(read.data, list) else []
+    files: dict[PurePosixPath, str] = {}
+    folders: dict[PurePosixPath, str] = {}
+    for name in case.files:
+        pure = PurePosixPath(name)
+        other = next((files[part] for part in (pure, *pure.parents) if part in files), folders.get(pure))
+        if escapes(name) or not pure.name:
+            wrong = f"files.{name} is outside the folder of the test"
+        elif other is not None:
+            wrong = f"files.{name} and files.{other} cannot both be there"
+        else:
+            files[pure] = name
+            folders.update(dict.fromkeys(pure.parents, name))
+            continue
+        hint = "a path starts at the folder that the test makes: photos/a.png"
+        yield read.problem([*above, "files", name], wrong, code="FC131", hint=hint, at="key")
+
+
+def _lay(case: Case, place: Path, data: bytes, name: str) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"{case.file}: files.{name} cannot be written: {reason}", hint="use another name") from error
+
+
 def _bytes_of(case: Case, content: str | Path) -> bytes:
     if isinstance(content, str):
         return content.encode()
     try:
+        if content.exists() and not content.is_file():  # reading a pipe might never end
+            raise UsageError(f"{case.file}: {content} is not an ordinary file", hint="check `from` under `files`")
         return content.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)

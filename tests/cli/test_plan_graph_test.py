@@ -1,6 +1,7 @@
 """`plan` with prices, `graph`, `test` and SARIF, by the command line."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -77,6 +78,48 @@ def test_a_file_of_a_test_is_text_or_a_copy(content: str, workspace: Path, capsy
     (workspace / "p.test.yaml").write_text(f"pipeline: p.yaml\nfiles: {{x: {content}}}\n")
     assert run_command(["test", "p.test.yaml"]) == 2
     assert "files.x is neither text nor a file to copy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["{0}/victim.txt", "../victim.txt", "a/../../victim.txt", "."])
+def test_files_of_a_test_stay_in_its_folder(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    victim = workspace.parent / "victim.txt"
+    victim.write_text("kept")
+    name = name.format(workspace.parent)
+    (workspace / "p.test.yaml").write_text(f"- pipeline: p.yaml\n  files:\n    '{name}': overwritten\n")
+
+    assert run_command(["test", "p.test.yaml"]) == 2
+
+    assert f"p.test.yaml:3:5: error[FC131]: files.{name} is outside" in capsys.readouterr().err
+    assert victim.read_text() == "kept"
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b/c", "a/b"), ("a", "./a")])
+def test_files_of_a_test_do_not_stand_in_the_way_of_others(
+    names: tuple[str, str], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = names
+    (workspace / "p.test.yaml").write_text(f"pipeline: p.yaml\nfiles:\n  {first}: x\n  {second}: x\n")
+
+    assert run_command(["test", "p.test.yaml"]) == 2
+
+    assert f"p.test.yaml:4:3: error[FC131]: files.{second} and files.{first} cannot both" in capsys.readouterr().err
+
+
+def test_a_file_of_a_test_with_an_impossible_name_is_told(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "p.test.yaml").write_text(f"pipeline: p.yaml\nfiles:\n  {'x' * 300}: x\n")
+
+    assert run_command(["test", "p.test.yaml"]) == 2
+
+    assert "cannot be written: File name too long" in capsys.readouterr().err
+
+
+def test_a_test_does_not_wait_for_a_pipe(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(workspace / "pipe")
+    (workspace / "p.test.yaml").write_text("pipeline: p.yaml\nfiles: {x: {from: pipe}}\n")
+
+    assert run_command(["test", "p.test.yaml"]) == 2
+
+    assert "pipe is not an ordinary file" in capsys.readouterr().err
 
 
 def test_plan_shows_calls_and_prices(capsys: pytest.CaptureFixture[str]) -> None:
