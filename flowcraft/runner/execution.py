@@ -21,7 +21,7 @@ from flowcraft.runner.books import Account
 from flowcraft.runner.budget import Budget
 from flowcraft.runner.crew import Crew, Launch
 from flowcraft.runner.events import StageStarted
-from flowcraft.runner.flow import End, Fan, Frame, Limits, Place, together
+from flowcraft.runner.flow import End, Fan, Frame, Limits, Place, together, turns_of
 from flowcraft.runner.gates import Ask, Decision, Opened, decided, waiting
 from flowcraft.runner.inputs import secret_texts
 from flowcraft.runner.minutes import Minutes
@@ -85,7 +85,7 @@ class Executions:
         place = place._replace(names=place.names.looping(each))
         self.minutes.tell(StageStarted(place.path, place.stage.kind))
         limit = min(each.parallel or self.jobs, self.jobs)
-        fan = Fan(place=place, items=items, limit=limit, end=end, results=[None] * len(items))
+        fan = Fan(place=place, items=items, turns=turns_of(items), limit=limit, end=end, results=[None] * len(items))
         self.sources.append(fan)
         self.fan_over(fan)
 
@@ -105,7 +105,7 @@ class Executions:
         """Start one item."""
         each = fan.place.stage.each
         assert each
-        place = fan.place.numbered(number, {each.name: fan.items[number], "index": number})
+        place = fan.place.numbered(number, {each.name: fan.items[number], "index": number}, fan.turns[number])
 
         def landed(outcome: Outcome, attempts: Sequence[Attempt]) -> None:
             self.minutes.note(outcome, place.order)
@@ -140,7 +140,7 @@ class Executions:
 
     def _round(self, place: Place, repeat: Repeat, number: int, before: Sequence[Attempt], end: End) -> None:
         loop = {"index": number, "max": repeat.most, "last": number == repeat.most}
-        inner = place.numbered(number, {"loop": loop})
+        inner = place.numbered(number, {"loop": loop}, ("round", number))
 
         def landed(outcome: Outcome, attempts: Sequence[Attempt]) -> None:
             self.minutes.note(outcome, inner.order)
@@ -209,6 +209,7 @@ class Executions:
             limits or place.limits,
             prefix=f"{place.path}/",
             order=place.order,
+            turns=place.turns,
             owner=place,
             end=lambda frame: self._closed(frame, place, end),
         )
@@ -255,6 +256,7 @@ class Executions:
             Limits(scope=scope, budgets=frame.limits.budgets),
             prefix=f"{frame.prefix}finally/",
             order=(*frame.order, _LAST),
+            turns=frame.turns,
             owner=frame.owner,
             final=True,
             end=end,
@@ -327,6 +329,7 @@ class Executions:
         undo = self.undo / digest(place.path)[:UNDO_LETTERS] if stage.output.format == "files" else None
         streamed = minutes.listener is not None
         task = place.frame.renderer.task(stage, place.path, place.names, self.models, streamed=streamed, undo=undo)
+        task = task._replace(turns=place.turns) if place.turns else task
         choice = None
         if isinstance(task.work, Question):
             with placed(stage, "model"):

@@ -4,6 +4,7 @@ A path names one execution: `coding`, `fix_loop[2]/fix` (round 2, from 1), `desc
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -14,7 +15,9 @@ from flowcraft.runner.budget import Budget
 from flowcraft.runner.names import Names
 from flowcraft.runner.outcome import Attempt, Outcome, RunStatus
 from flowcraft.runner.schedule import Schedule
+from flowcraft.runner.store.fingerprint import digest
 from flowcraft.runner.tasks import Renderer
+from flowcraft.runner.work import Turn
 
 Order = tuple[int, ...]
 # Takes how something has ended, and all attempts that were made for it.
@@ -46,16 +49,22 @@ class Place(NamedTuple):
     limits: Limits
     order: Order
     since_s: float
+    turns: tuple[Turn, ...] = ()
 
     @property
     def seconds(self) -> float:
         """How long it has run until now."""
         return time.monotonic() - self.since_s
 
-    def numbered(self, number: int, local: Mapping[str, Any]) -> "Place":
+    def numbered(self, number: int, local: Mapping[str, Any], turn: Turn) -> "Place":
         """One round or item of it."""
-        path, order = f"{self.path}[{number}]", (*self.order, number)
-        return self._replace(path=path, names=self.names.inside(local), order=order, since_s=time.monotonic())
+        return self._replace(
+            path=f"{self.path}[{number}]",
+            names=self.names.inside(local),
+            order=(*self.order, number),
+            since_s=time.monotonic(),
+            turns=(*self.turns, turn),
+        )
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -75,6 +84,7 @@ class Frame:
     keep_going: bool = False
     prefix: str = ""
     order: Order = ()
+    turns: tuple[Turn, ...] = ()
     owner: Place | None = None
     end: "Callable[[Frame], None] | None" = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -140,6 +150,7 @@ class Frame:
             limits=self.limits,
             order=(*self.order, self.numbers[stage.id]),
             since_s=time.monotonic(),
+            turns=self.turns,
         )
 
     def within(self, other: "Frame") -> bool:
@@ -168,12 +179,24 @@ def together(frames: Sequence[Frame], place: Place) -> Outcome:
     return replace(outcome, status="failed", error=halted) if halted else outcome
 
 
+def turns_of(items: Sequence[Any]) -> list[Turn]:
+    """What tells each item apart, wherever it stands: its value, and which it is of those with the same value."""
+    seen: Counter[str] = Counter()
+    turns: list[Turn] = []
+    for item in items:
+        mark = digest(item)
+        seen[mark] += 1
+        turns.append(("item", f"{mark}/{seen[mark]}"))
+    return turns
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Fan:
     """A stage that runs once per item, `limit` of them at a time."""
 
     place: Place
     items: Sequence[Any]
+    turns: Sequence[Turn]
     limit: int
     end: End
     next: int = 0

@@ -152,7 +152,7 @@ class Session:
             self._decided(task.path, "ran", reason="it was asked for anew")
             return None
         before = self._before.get(task.path)
-        if before and before.outcome and before.status == "succeeded" and before.fingerprint == mark.whole:
+        if before and before.outcome and before.status == "succeeded" and before.fingerprint in (mark.whole, mark.bare):
             if choice is not None or ended is None or not self._has_gone_on(ended):
                 return replace(before.outcome, resumed=True)
             self._decided(task.path, "ran", reason="what it ends has gone on")
@@ -161,10 +161,16 @@ class Session:
             self._worked.add(task.path)
         if before is not None and before.status != "skipped":
             self._decided(task.path, "ran", reason=_again(before, mark))
-        found = self._records.reusable(mark.whole) if self._cacheable[task.path] else None
+        found = self._reusable(task.path, mark) if self._cacheable[task.path] else None
         if found is None:
             return None
         return self._cached(task.path, *found)
+
+    def _reusable(self, path: str, mark: Fingerprint) -> tuple[Outcome, str] | None:
+        found = self._records.reusable(mark.whole, path, self._run)
+        if found is None and mark.bare:
+            found = self._records.reusable(mark.bare, path, only_there=True)
+        return found
 
     def _has_gone_on(self, ended: str) -> bool:
         last = f"{ended}finally/"

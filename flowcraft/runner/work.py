@@ -15,6 +15,8 @@ from flowcraft.pipeline.model import Check
 from flowcraft.pipeline.source import Where
 from flowcraft.runner.origins import GIVEN
 
+Turn = tuple[str, int | str]  # round and its number, or item and what tells it apart
+
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -97,7 +99,8 @@ class Task(NamedTuple):
     """One stage, ready to be carried out: every template is rendered. `path` names it in the run.
 
     `reads` are the files it depends on, with their hashes; `writes` are globs. `undo` is where the old contents of
-    files are kept until the result is accepted. `cache` None leaves it to the kind.
+    files are kept until the result is accepted. `cache` None leaves it to the kind. `turns` tell the rounds and items
+    apart in which it stands, from the outside in.
     """
 
     path: str
@@ -113,6 +116,7 @@ class Task(NamedTuple):
     undo: Path | None = None
     cache: bool | None = None
     streamed: bool = False
+    turns: tuple[Turn, ...] = ()
 
     @property
     def kind(self) -> str:

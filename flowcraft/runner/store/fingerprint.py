@@ -25,7 +25,7 @@ VERSION = 1  # changes when FlowCraft itself asks in another way
 
 # Where a result goes, how long it may take and who is watching change nothing about it.
 _NO_PART = {"path", "stage", "work", "timeout_s", "save", "streamed", "messages", "model", "cwd", "env", "secrets"}
-_NO_PART |= {"contract", "undo", "cache", "retries"}
+_NO_PART |= {"contract", "undo", "cache", "retries", "turns"}
 _SHORT = 500  # characters; longer texts are prompts, and not worth the memory
 _KEPT = 16  # digits of the hash of a part
 _MOST = 256  # values that are remembered at once
@@ -34,11 +34,15 @@ _PLACES = {"oauth_path", "path"}  # of credentials and files on this machine
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The hash of all parts, and each of them; `text` is what is kept of those, as JSON: enough to tell them apart."""
+    """The hash of all parts, and each of them; `text` is what is kept of those, as JSON: enough to tell them apart.
+
+    `bare` is the hash without round and item, which was that of the whole in databases of early versions.
+    """
 
     whole: str
     parts: Mapping[str, str]
     text: str = field(default="", compare=False)
+    bare: str = ""
 
     def __post_init__(self) -> None:
         if not self.text:
@@ -56,7 +60,16 @@ def fingerprint(task: Task, choice: Choice | None, root: Path) -> Fingerprint:
     parts = {name: digest(value) for name, value in _parts(task, root).items()}
     if isinstance(task.work, Question):
         parts["model"] = _known_hash(_identity_text(choice.model)) if choice else digest(None)
-    return Fingerprint(_hash(f'[{VERSION},"{task.kind}",{_object(parts)}]'), parts)
+    bare = _hash_of_parts(task.kind, parts)
+    if not task.turns:
+        return Fingerprint(bare, parts)
+    for kind in {kind for kind, _ in task.turns}:
+        parts[kind] = digest([mark for name, mark in task.turns if name == kind])
+    return Fingerprint(_hash_of_parts(task.kind, parts), parts, bare=bare)
+
+
+def _hash_of_parts(kind: str, parts: Mapping[str, str]) -> str:
+    return _hash(f'[{VERSION},"{kind}",{_object(parts)}]')
 
 
 def call_key(model: ModelSettings, messages: Sequence[LLMMessage], params: Mapping[str, Any]) -> str:

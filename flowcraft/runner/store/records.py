@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -19,6 +20,8 @@ from flowcraft.runner.store.database import FILE, Database
 from flowcraft.runner.store.ledger import FOLDER
 from flowcraft.runner.store.ledger_schema import number_of, of_run
 from flowcraft.runner.store.rows import outcome_from, response_from, usage_from
+
+_TURN = re.compile(r"\[\d+\]")
 
 MAYBE_BILLED = "no end is recorded: the request may have been answered and billed"
 
@@ -196,8 +199,14 @@ class Records:
         rows = self._database.rows(f"SELECT usd, usage FROM calls WHERE {of_run()}", (run,))
         return sums((None if usd is None else Decimal(usd), usage_from(_json(usage))) for usd, usage in rows)
 
-    def reusable(self, fingerprint: str) -> tuple[Outcome, str] | None:
-        """The latest accepted result with this fingerprint, and the run it was made in."""
+    def reusable(
+        self, fingerprint: str, path: str, run: int = 0, *, only_there: bool = False
+    ) -> tuple[Outcome, str] | None:
+        """An accepted result with this fingerprint for the stage at `path`, and the run it was made in.
+
+        It is the latest of this stage, in whatever round or item, else that of another stage, but none of another
+        stage of the same `run`: that asks for itself. With `only_there` it is one from the very same path.
+        """
         # Asked for every stage, and mostly there is none: that costs a third of the query below.
         if not self._database.rows(
             "SELECT 1 FROM stages WHERE fingerprint = ?1 AND reusable"
@@ -206,13 +215,20 @@ class Records:
         ):
             return None
         rows = self._database.rows(
-            "SELECT found.outcome, runs.id FROM"
+            "SELECT found.outcome, found.run, runs.id FROM"
             " (SELECT run, outcome, turn, number FROM stages WHERE fingerprint = ?1 AND reusable"
             " UNION ALL SELECT run, outcome, 0, 0 FROM kept WHERE fingerprint = ?1) AS found"
-            " JOIN runs ON runs.number = found.run ORDER BY found.turn DESC, found.number DESC, found.run DESC LIMIT 1",
+            " JOIN runs ON runs.number = found.run ORDER BY found.turn DESC, found.number DESC, found.run DESC",
             (fingerprint,),
         )
-        return (outcome_from(rows[0]["outcome"]), rows[0]["id"]) if rows else None
+        other = None
+        for row in rows:
+            outcome = outcome_from(row["outcome"])
+            if outcome.path == path or (not only_there and _stage_of(outcome.path) == _stage_of(path)):
+                return outcome, row["id"]
+            if other is None and not only_there and row["run"] != run:
+                other = outcome, row["id"]
+        return other
 
     def latest(
         self, file: str, paths: Collection[str], *, before: int | None = None, replayed: bool = True
@@ -266,6 +282,10 @@ def _readable(folder: Path) -> Iterator[Path]:
             if file.exists():
                 shutil.copyfile(file, Path(copy) / file.name)
         yield Path(copy)
+
+
+def _stage_of(path: str) -> str:
+    return _TURN.sub("", path)
 
 
 def _run(row: Any) -> RunRow:
