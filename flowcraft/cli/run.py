@@ -226,7 +226,8 @@ def _what_next(record: "RunRecord", *, replayed: bool) -> list[str]:
     from flowcraft.runner.gates import WAITS, how_to_decide
 
     if record.status == "paused":
-        return how_to_decide(record.id, [outcome.path for outcome in record.outcomes if outcome.reason == WAITS])
+        gates = [outcome.path for outcome in record.outcomes if (outcome.reason or "").startswith(WAITS)]
+        return how_to_decide(record.id, gates)
     goes_on = record.status in ("failed", "interrupted") and not replayed  # it would ask the real models
     return [f"continue with: {_resume(record)}"] if goes_on else []
 

@@ -22,7 +22,7 @@ from flowcraft.runner.budget import Budget
 from flowcraft.runner.crew import Crew, Launch
 from flowcraft.runner.events import StageStarted
 from flowcraft.runner.flow import End, Fan, Frame, Limits, Place, together, turns_of
-from flowcraft.runner.gates import Ask, Decision, Opened, decided, waiting
+from flowcraft.runner.gates import Ask, Decision, Opened, decided
 from flowcraft.runner.inputs import secret_texts
 from flowcraft.runner.minutes import Minutes
 from flowcraft.runner.names import Names
@@ -302,7 +302,7 @@ class Executions:
         self._launched(task, place, landed)
 
     def _gate(self, place: Place, end: End, work: Approval) -> None:
-        path, limit_s = place.path, place.stage.timeout_s
+        path = place.path
         text = place.frame.renderer.approval(place.stage, work, place.names)
         session = self.minutes.session
         known = session.gate(path, text) if session else None
@@ -310,15 +310,10 @@ class Executions:
             end(known, ())
             return
         self.minutes.tell(StageStarted(path, place.stage.kind))
-        decision = self.decisions.get(path)
-        if decision is None and self.gates.late(path, limit_s):
-            decision = Decision(approved=False, comment=f"nobody has answered within {limit_s:.0f} s")
-        if decision is None and self.ask:
-            decision = self.ask(path, text, limit_s)
+        decision = self.gates.decision(path, text, place.stage.timeout_s, self.decisions, self.ask)
         if decision is None:
-            self.gates.waits(path)
             self.waiting.append(path)
-            self.minutes.note(waiting(path, text), place.order)
+            self.minutes.note(self.gates.waits(path, text), place.order)
             return
         if not decision.approved:
             place.frame.reject()

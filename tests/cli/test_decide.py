@@ -95,6 +95,50 @@ def test_a_paused_run_whose_folder_was_deleted_is_found_out_about_anew(
     assert run_command(["approve"]) == 0
 
 
+@pytest.fixture
+def asking(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A run that waits with a question that shows a file, which is changed then; returns the file."""
+    shown = "Delete ${{ read('n.txt') }}?"
+    stages = f'[{{id: gate, approve: "{shown}"}}, {{id: out, run: "cat n.txt; echo done > done"}}]'
+    (workspace / "g.yaml").write_text(f"flowcraft: 1\nstages: {stages}\n")
+    file = workspace / "n.txt"
+    file.write_text("tmp")
+    assert run_command(["run", "g.yaml"]) == 3
+    capsys.readouterr()
+    file.write_text("EVERYTHING")
+    return file
+
+
+@pytest.mark.parametrize("decision", ["approve", "reject"])
+def test_a_decision_is_about_the_question_that_was_shown(
+    decision: str, asking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command([decision]) == 3
+    said = capsys.readouterr().out
+    assert "gate: waiting, waits for a decision: the question has changed since it was shown\n" in said
+    assert "  Delete EVERYTHING?\n" in said
+    assert "decide with: flowcraft approve " in said
+    assert not Path("done").exists()
+
+
+def test_a_changed_question_counts_once_it_was_shown(asking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["resume"]) == 3
+    assert "Delete EVERYTHING?" in capsys.readouterr().out
+    assert run_command(["approve"]) == 0
+    assert Path("done").exists()
+
+
+def test_a_question_that_is_what_it_was_again_is_answered(asking: Path) -> None:
+    asking.write_text("tmp")
+    assert run_command(["approve"]) == 0
+
+
+def test_a_pause_of_an_early_version_is_decided_as_it_is(paused: str) -> None:
+    (file,) = Path(".flowcraft/runs").glob("*/gates.json")
+    file.write_text('{"gate": "2026-11-01T00:00:00+00:00"}')
+    assert run_command(["approve"]) == 0
+
+
 def test_a_recording_ends_at_a_gate_and_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (workspace / "answers.jsonl").write_text('{"match": "one", "response": {"content": "1"}}\n')
     model = "{provider: replay, model: m, path: answers.jsonl}"

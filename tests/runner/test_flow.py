@@ -318,6 +318,21 @@ def test_a_run_pauses_at_a_gate_and_goes_on_when_it_is_answered() -> None:
     assert Path("count").read_text() == "x\n"
 
 
+def test_who_is_asked_once_more_is_told_that_the_question_has_changed() -> None:
+    first = run_(GATED, durable=Durable())
+    asked: list[str] = []
+
+    def ask(path: str, text: str, limit_s: float | None) -> Decision:
+        asked.append(text)
+        return Decision(approved=True)
+
+    edited, given = GATED.replace("Go on", "Stop"), {"gate": Decision(approved=False)}
+    record = run_(edited, durable=Durable(resume=first.id), decisions=given, ask=ask)
+
+    assert asked == ["(the question has changed since it was shown)\nStop with plan?"]
+    assert record.status == "succeeded"
+
+
 # -- the end -------------------------------------------------------------------------------------------
 
 
