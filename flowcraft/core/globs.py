@@ -29,6 +29,11 @@ def is_plain(glob: str) -> bool:
     return _SPECIAL.search(glob) is None
 
 
+def literal(path: str) -> str:
+    """The glob that fits this path alone."""
+    return _SPECIAL.sub(r"[\g<0>]", path)
+
+
 def mistake(glob: str) -> tuple[str, str] | None:
     """Why the text is no glob, and what to write instead; None if it is one."""
     parts = _parts(glob)

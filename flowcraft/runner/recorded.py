@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core.errors import UsageError
+from flowcraft.core.globs import literal
 from flowcraft.pipeline.model import Pipeline, Prompt
 from flowcraft.runner.choices import all_stages
 from flowcraft.runner.outcome import Attempt, Outcome
@@ -125,7 +126,7 @@ def _globs(pipeline: Pipeline, inputs: Mapping[str, Any]) -> Iterator[str]:
         for function, one, other, name in _FILES.findall(text):
             path = one or other or values.get(name)
             if isinstance(path, str) and path:
-                yield path if function == "glob" else re.sub(r"[\[*?]", r"[\g<0>]", path)
+                yield path if function == "glob" else literal(path)
 
 
 def _content(file: Path, folder: Path) -> Any:
