@@ -1,10 +1,7 @@
 """`flowcraft test`: `*.test.yaml` files with scripted answers and what is expected; `--record` makes one from a run."""
 
-import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,7 +9,6 @@ from flowcraft.cli.options import FILE, workspace_option
 from flowcraft.core.errors import UsageError
 
 _ENDING = ".test.yaml"
-_UNSEEN = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 @click.command()
@@ -22,7 +18,8 @@ _UNSEEN = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 def test(places: Sequence[Path], run_id: str | None, workspace: Path | None) -> int:
     """Run the tests in FILES and folders (default: here); no model is called.
 
-    A test is a map: pipeline, inputs, answers (stage: a list, one per attempt), expect (status, stages, outputs).
+    A test is a map: pipeline, inputs, answers (stage: a list, one per attempt), verdicts, approve,
+    files, settings, expect (status, stages, outputs).
     Exit code 0: all pass, 1: some do not.
     """
     from flowcraft.cli.screen import clean
@@ -60,8 +57,10 @@ def _files(places: Sequence[Path]) -> list[Path]:
 
 
 def _recorded(run_id: str, places: Sequence[Path], root: Path) -> int:
+    from flowcraft.cli.screen import clean
+    from flowcraft.core.layout import yaml_text
     from flowcraft.pipeline.load import load
-    from flowcraft.runner.recorded import case_of
+    from flowcraft.runner.recorded import case_of, lost_in
     from flowcraft.runner.store.records import open_records
 
     if len(places) != 1 or not places[0].name.endswith(_ENDING):
@@ -70,12 +69,14 @@ def _recorded(run_id: str, places: Sequence[Path], root: Path) -> int:
         row = records.run(run_id)
         if not row.file.is_file():
             raise UsageError(f"the pipeline of run {row.id} is gone: {row.file}", hint="put it back, then record again")
-        data: dict[str, Any] = case_of(records, row, load(row.file), root, places[0].resolve().parent)
+        pipeline = load(row.file)
+        data = case_of(records, row, pipeline, root, places[0].resolve().parent)
+        lost = lost_in(records, row, pipeline)
     try:
-        # JSON is YAML, but for characters that YAML does not show as they are.
-        text = _UNSEEN.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(data, indent=2, ensure_ascii=False))
-        places[0].write_text(text + "\n", encoding="utf-8")
+        places[0].write_text(yaml_text(data), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{places[0]} cannot be written: {error.strerror}") from None
     click.echo(f"{places[0]}: plays run {row.id} again")
+    for sentence in lost:
+        click.echo(clean(f"  note: {sentence}"))
     return 0

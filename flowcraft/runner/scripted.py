@@ -7,13 +7,13 @@ of the files that it names under `files`, in a folder of its own.
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowcraft.core import document
-from flowcraft.core.errors import DocumentError, ReplayMiss, TransportError, UsageError
+from flowcraft.core.errors import DocumentError, ProviderError, ReplayMiss, TransportError, UsageError
 from flowcraft.core.problems import Problem, did_you_mean
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings
@@ -29,18 +29,19 @@ from flowcraft.runner.books import Books
 from flowcraft.runner.choices import all_stages
 from flowcraft.runner.gates import Decision
 from flowcraft.runner.outcome import Outcome, RunRecord
-from flowcraft.runner.recorded import rungs
 from flowcraft.runner.run import run_pipeline
 
-_KEYS = ("name", "pipeline", "inputs", "answers", "approve", "files", "expect", "settings")
+_KEYS = ("name", "pipeline", "inputs", "answers", "verdicts", "approve", "files", "expect", "settings")
 _EXPECTED = ("status", "stages", "outputs")
 _OF_STAGE = ("status", "output", "attempts", "model", "rungs", "error")
+_UNAVAILABLE = (401, 402, 403, 407, 408, 425, 429)  # of the statuses below 500: another model may do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One test; `answers` are by path or id of a stage, a list for successive attempts.
 
+    `verdicts` are what models say to its checks (`ask`); where there are none, they are taken from its answers.
     `files` are by path: text, or the place of a file to copy (an image, say).
     """
 
@@ -49,6 +50,7 @@ class Case:
     pipeline: Path
     inputs: Mapping[str, Any] = field(default_factory=dict)
     answers: Mapping[str, Any] = field(default_factory=dict)
+    verdicts: Mapping[str, Any] = field(default_factory=dict)
     approve: Mapping[str, bool] = field(default_factory=dict)
     files: Mapping[str, str | Path] = field(default_factory=dict)
     expect: Mapping[str, Any] = field(default_factory=dict)
@@ -71,10 +73,10 @@ def check(case: Case) -> list[str]:
         root = Path(folder)
         for name, content in case.files.items():
             _lay(case, root / name, _bytes_of(case, content), name)
-        script = Script(case.answers)
+        script = Script(case.answers, case.verdicts)
         pipeline = load(case.pipeline)
         names = {stage.id for _, stage in all_stages(pipeline)}
-        for name in case.answers:
+        for name in (*case.answers, *case.verdicts):
             if name.split("/")[-1].split("[")[0] not in names:
                 raise UsageError(f"{case.file}: no stage '{name}'", hint=did_you_mean(name, names))
         manager = SettingsManager(case.settings)
@@ -88,26 +90,32 @@ def check(case: Case) -> list[str]:
 class Script:
     """The answers, handed out in order; one that is not a list is given every time."""
 
-    def __init__(self, answers: Mapping[str, Any]) -> None:
-        self._left = {name: list(value) if isinstance(value, list) else value for name, value in answers.items()}
+    def __init__(self, answers: Mapping[str, Any], verdicts: Mapping[str, Any]) -> None:
+        self._answers, self._verdicts = _copied(answers), _copied(verdicts)
         self._lock = threading.Lock()
 
-    def answer(self, path: str, stage: str) -> Any:
+    def answer(self, path: str, stage: str, *, check: bool = False) -> Any:
         """The next answer for this path, else for the stage wherever it is; raises ReplayMiss."""
         with self._lock:
-            found = self._left.get(path, self._left.get(stage))
+            left = self._verdicts if check and not self._verdicts.keys().isdisjoint((path, stage)) else self._answers
+            found = left.get(path, left.get(stage))
             if found is None or found == []:
                 what = "no answer" if found is None else "no answer left"
-                raise ReplayMiss(f"the test has {what} for '{stage}'", hint=f"answers: {{{stage}: [...]}}")
+                raise ReplayMiss(f"the test has {what} for '{path or stage}'", hint=f"answers: {{{stage}: [...]}}")
             return found.pop(0) if isinstance(found, list) else found
 
     def unused(self) -> list[str]:
         """Complaints about answers that nobody asked for."""
         return [
-            f"answers.{name}: {len(left)} not asked for"
-            for name, left in self._left.items()
+            f"{key}.{name}: {len(left)} not asked for"
+            for key, listed in (("answers", self._answers), ("verdicts", self._verdicts))
+            for name, left in listed.items()
             if isinstance(left, list) and left
         ]
+
+
+def _copied(answers: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, list) else value for name, value in answers.items()}
 
 
 class ScriptedIntegration(LLMIntegration):
@@ -131,12 +139,14 @@ class ScriptedIntegration(LLMIntegration):
         *,
         provisional: bool = False,
     ) -> Call:
-        self._asking.path = observer.task.path if isinstance(observer, Books) else ""
+        books = observer if isinstance(observer, Books) else None
+        self._asking.path, self._asking.check = (books.task.path, books.event == "check") if books else ("", False)
         return super()._call(choice, request, observer, retries, provisional=provisional)
 
     def provider(self, model: ModelSettings) -> BaseLLMProvider:
         """A provider that answers from the script, whatever the model."""
-        return _Scripted(model, lambda: self._script.answer(self._asking.path, self._asking.stage))
+        asking = self._asking
+        return _Scripted(model, lambda: self._script.answer(asking.path, asking.stage, check=asking.check))
 
 
 class _Scripted(BaseLLMProvider):
@@ -151,15 +161,22 @@ class _Scripted(BaseLLMProvider):
         self.acts, self.own_max_tokens = real.acts, real.own_max_tokens  # type: ignore[misc]
 
     def deltas(self, request: ChatRequest) -> Iterator[Delta]:
-        """One answer; `{error: text}` is a service that is down."""
+        """One answer; `{error: text}` is a service that is down, with a `status` one that refuses for that reason."""
         answer = self._answer()
-        if isinstance(answer, Mapping) and set(answer) == {"error"}:
-            raise TransportError(str(answer["error"]), status=503)
+        if isinstance(answer, Mapping) and "error" in answer and answer.keys() <= {"error", "status"}:
+            raise _error(str(answer["error"]), answer.get("status"))
         text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
         size = sum(len(message.text) for message in request.messages) // 4
         usage = Usage(prompt_tokens=size, completion_tokens=len(text) // 4, total_tokens=size + len(text) // 4)
         yield Delta(content=text)
         yield Delta(finish_reason="stop", usage=usage)
+
+
+def _error(said: str, status: Any) -> ProviderError:
+    """One that is not tried again; another model is asked unless the service refuses the question itself."""
+    number = status if isinstance(status, int) else 503
+    refused = 400 <= number < 500 and number not in _UNAVAILABLE
+    return ProviderError(said, status=number) if refused else TransportError(said, status=number)
 
 
 def _case(file: Path, data: Any, number: int) -> Case:
@@ -187,6 +204,7 @@ def _case(file: Path, data: Any, number: int) -> Case:
         pipeline=file.parent / data["pipeline"],
         inputs=_map(file, number, data, "inputs"),
         answers=_map(file, number, data, "answers"),
+        verdicts=_map(file, number, data, "verdicts"),
         approve=_map(file, number, data, "approve"),
         files={name: _content(file, number, name, given) for name, given in _map(file, number, data, "files").items()},
         expect=expect,
@@ -269,7 +287,8 @@ def _differences(case: Case, record: RunRecord) -> Iterator[str]:
         if outcome is None:
             yield f"{path}: it is not in the run; there are {', '.join(by_path)}"
             continue
-        found = _facts(outcome)
+        inside = [one for one in record.outcomes if one.path.startswith((f"{path}/", f"{path}["))]
+        found = _facts(outcome, inside)
         for key, value in (wanted if isinstance(wanted, dict) else {"status": wanted}).items():
             if found[key] != value:
                 yield f"{path}: {key} is {_short(found[key])}, not {_short(value)}"
@@ -278,14 +297,17 @@ def _differences(case: Case, record: RunRecord) -> Iterator[str]:
             yield f"outputs.{name} is {_short(record.outputs.get(name))}, not {_short(value)}"
 
 
-def _facts(outcome: Outcome) -> dict[str, Any]:
+def _facts(outcome: Outcome, inside: Sequence[Outcome]) -> dict[str, Any]:
+    """What can be expected of a stage; its attempts are those of all that it has run."""
+    attempts = [attempt for one in (outcome, *inside) for attempt in one.attempts]
+    asked = [attempt.name for attempt in attempts if attempt.event != "check"]
     return {
         "status": outcome.status,
         "output": outcome.output,
         "error": outcome.error,
-        "attempts": len(outcome.attempts),
-        "model": outcome.attempts[-1].name if outcome.attempts else None,
-        "rungs": rungs(outcome.attempts),
+        "attempts": len(asked),
+        "model": asked[-1] if asked else None,
+        "rungs": list(dict.fromkeys(asked)),
     }
 
 
