@@ -94,7 +94,8 @@ class Estimator:
 
     def _prompt(self, stage: Stage, prompt: Prompt, around: Around) -> Estimate:
         rungs = self.rungs(stage, around)
-        known = self._measures.known(around)
+        unknown: list[str] = []
+        known = self._measures.known(around, unknown)
         contract = stage.output.format != "text" or bool(stage.checks)
         attempts = prompt.attempts if contract else 1
         attached = self._measures.attached(stage) if stage.reads else Attached()
@@ -113,6 +114,7 @@ class Estimator:
         bill = bill.times(around.times)
         usual_in = base // BYTES_PER_TOKEN + images
         notes = [*attached.notes, *_endless(prompt, known), *_notes(rungs, usual_in), *_blind(rungs, attached)]
+        notes += [f"nobody knows how large '{path}' will be: it counts as 1 MiB" for path in unknown]
         return Estimate(
             path=around.prefix + stage.id,
             models=tuple(rung_.name for rung_ in rungs),

@@ -125,9 +125,16 @@ class Measures:
         inner = replace(around, pipeline=used, prefix=f"{around.prefix}{stage.id}/", inputs={**rest, **given})
         return replace(inner, outer=(), names={}, files={}, values={}, retries=retries)
 
-    def known(self, around: Around) -> Known:
-        """What is known of sizes where a template stands."""
-        return Known(lambda path: self._named(path, around), lambda path: self._file(path, around), around.names)
+    def known(self, around: Around, unknown: list[str] | None = None) -> Known:
+        """What is known of sizes where a template stands; files that may be of any size are added to `unknown`."""
+
+        def file(path: str | Path | None) -> int:
+            size = self._file(path, around)
+            if unknown is not None and size >= MAX_BYTES and isinstance(path, str):
+                unknown.append(path)
+            return size
+
+        return Known(lambda path: self._named(path, around), file, around.names)
 
     def attached(self, stage: Stage) -> Attached:
         """The files that follow a prompt."""
@@ -229,6 +236,7 @@ class Measures:
             return size, min(len(found), each.most), MAX_BYTES
         # More files may be there when the stage starts.
         files = [self._file(item, around) if isinstance(item, str) else MAX_BYTES for item in found]
+        files += [min(made, MAX_BYTES) for _, made in self._written]
         return Size(max(size.most, MAX_PATH), size.structured), each.most, max(files, default=MAX_BYTES)
 
     def _evaluated(self, each: Each, around: Around) -> list[Any] | None:
@@ -249,10 +257,16 @@ class Measures:
         if not isinstance(path, str):
             return MAX_BYTES
         try:
-            size = self._workspace.inside(path).stat().st_size
+            place = self._workspace.inside(path)
+            names = (place.relative_to(self._workspace.root).as_posix(),)
+            made = [size for written, size in self._written if _meet(written, names)]
+            if place.exists():
+                return min(place.stat().st_size + sum(made), MAX_BYTES)
         except (OSError, FlowcraftError):
             return MAX_BYTES
-        return min(size + self._growth((path,)), MAX_BYTES)
+        # It is there when the stage starts, or that fails: what this run makes of it is known, but for commands.
+        by_commands = any(_meet(globs, names) for _, globs in self._changed)
+        return min(sum(made), MAX_BYTES) if made and not by_commands else MAX_BYTES
 
 
 def _meet(some: Sequence[str], others: Sequence[str]) -> bool:

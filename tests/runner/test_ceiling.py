@@ -100,6 +100,8 @@ PROMPTS = st.sampled_from(
         "${{ (stages.%s.output | default('z')) | string | truncate(length=40, end=inputs.text) }}",
         "${{ stages.%s.error | default('fine', true) }}",
         "${{ read('given.txt') }}",
+        "${{ read('new.txt') }}",
+        "${{ read('./out.txt') }}",
     ]
 )
 SCHEMA = {"type": "object", "required": ["ok"], "properties": {"ok": {"type": "boolean"}}}
@@ -112,12 +114,24 @@ LOOPS = [
     {"foreach": {"in": ["a", "é${{ inputs.text }}"], "parallel": 1}},
     {"repeat": {"until": "loop.last", "max": 2}},
 ]
+
+
+def in_turn(extra: dict[str, Any]) -> dict[str, Any]:
+    """Items at the same time may not save to one file."""
+    each = extra.get("foreach")
+    if each is None or "save" not in str(extra.get("output")):
+        return extra
+    return {**extra, "foreach": {**(each if isinstance(each, dict) else {"in": each}), "parallel": 1}}
+
+
 EXTRAS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "model": st.sampled_from(MODELS),
         "attempts": st.integers(1, 3),
-        "output": st.sampled_from(["json", {"schema": SCHEMA}, {"save": "given.txt"}, {"schema": {}, "save": "j.txt"}]),
+        "output": st.sampled_from(
+            ["json", {"schema": SCHEMA}, {"save": "given.txt"}, {"schema": {}, "save": "new.txt"}, {"save": "new.txt"}]
+        ),
         "check": st.sampled_from(
             [["output | string | length > 100000"], [{"ask": "good?"}], [{"ask": "${{ output }}?", "model": "tiered"}]]
         ),
@@ -128,7 +142,7 @@ EXTRAS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "system": st.sampled_from(["Be brief.", "${{ inputs.text }}"]),
         "params": st.fixed_dictionaries({"max_tokens": st.integers(20, 120)}),
     },
-)
+).map(in_turn)
 FILES = {"output": "files", "writes": ["out.txt"]}
 FINAL = EXTRAS.map(lambda extra: {"id": "last", "prompt": "Sum up ${{ inputs.text }}", **extra})
 
@@ -142,7 +156,9 @@ def stages(draw: st.DrawFn, most: int = 4) -> list[dict[str, Any]]:
         if "%s" in prompt:
             prompt = prompt.replace("%s", before) if before else "first"
         extra = draw(EXTRAS)
-        if draw(st.integers(0, 5)) == 0:
+        if "glob" in str(extra.get("foreach")) and draw(st.booleans()):
+            prompt = "${{ read(item) }}"
+        elif draw(st.integers(0, 5)) == 0:
             extra = {**{key: value for key, value in extra.items() if key != "foreach"}, **FILES}
         found.append({"id": f"s{number}", "prompt": prompt, "on_error": "continue", **extra})
     return found
@@ -232,6 +248,11 @@ def spender() -> Iterator[type[Spender]]:
 
 JUDGED = {"id": "g", "on_error": "continue", "foreach": ["a", "b"], "check": [{"ask": "good?"}]}
 
+SAVED = [
+    {"id": "s0", "prompt": "x", "output": {"save": "new.txt"}, "params": {"max_tokens": 2000}},
+    {"id": "s1", "prompt": "${{ read('new.txt') }}" * 20, "params": {"max_tokens": 20}},
+]
+
 
 @example(  # hardly ever drawn
     whole=({"stages": [{**JUDGED, "stages": [{"id": "s0", "prompt": "x"}]}]}, {}),
@@ -240,6 +261,18 @@ JUDGED = {"id": "g", "on_error": "continue", "foreach": ["a", "b"], "check": [{"
     seed=1,
     one=1,
     two=900,
+    of_text=("", 0),
+    fallback=False,
+    retries=1,
+    worst=True,
+)
+@example(
+    whole=({"stages": SAVED}, {}),
+    part=[{"id": "s0", "prompt": "x"}],
+    last={},
+    seed=1,
+    one=900,
+    two=1,
     of_text=("", 0),
     fallback=False,
     retries=1,
@@ -278,7 +311,7 @@ def test_a_run_is_never_billed_more_than_the_ceiling(
     for name, data in {"p.yaml": whole[0], **whole[1]}.items():
         given = {} if name in whole[1] else head
         (workspace / name).write_text(json.dumps({"flowcraft": 1, **given, **data}))
-    for name in ("out.txt", "j.txt"):
+    for name in ("out.txt", "new.txt"):
         (workspace / name).unlink(missing_ok=True)
     (workspace / "given.txt").write_text("given\n```\n`````" * 3)
     text = of_text[0] * of_text[1]
@@ -400,6 +433,29 @@ def test_files_that_the_run_itself_makes_larger_count(workspace: Path) -> None:
 
     assert found[1].tokens > 10_000
     assert by_command[0].notes == ("files that 'r' writes are counted as they are now",)
+
+
+def test_a_file_that_the_run_saves_is_as_large_as_what_is_saved(workspace: Path) -> None:
+    saving = "  - {id: a, prompt: x, output: {save: o.txt}, params: {max_tokens: 200}, retry: 0}\n"
+    by_file = estimate_of(saving + "  - {id: b, prompt: \"${{ read('o.txt') }}\", retry: 0}\n", workspace)
+    by_name = estimate_of(saving + "  - {id: b, prompt: '${{ stages.a.output }}', retry: 0}\n", workspace)
+    command = "  - {id: c, run: make, writes: [o.txt]}\n"
+    unknown = estimate_of(saving + command + "  - {id: b, prompt: \"${{ read('o.txt') }}\"}\n", workspace)
+
+    assert by_name[1].tokens <= by_file[1].tokens <= by_name[1].tokens + 1
+    assert by_file[1].notes == ()
+    assert unknown[1].tokens > 1_000_000
+    assert unknown[1].notes == ("nobody knows how large 'o.txt' will be: it counts as 1 MiB",)
+
+
+def test_a_file_of_a_loop_may_be_one_that_the_run_saves(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("x")
+    stages = (
+        "  - {id: a, prompt: x, output: {save: o.txt}, params: {max_tokens: 5000}}\n"
+        "  - {id: b, prompt: '${{ read(item) }}', retry: 0, foreach: {in: glob(inputs.t), max: 2}}\n"
+    )
+
+    assert estimate_of(stages, workspace, t="*.txt")[1].tokens > 2 * 5000
 
 
 def test_the_files_of_a_loop_are_measured(workspace: Path) -> None:
