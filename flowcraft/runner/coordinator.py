@@ -54,6 +54,8 @@ class Coordinator(Executions):
             self._end_used()
         if status != "paused" and root.finals:
             status = self._finally(root, status)
+        if self.minutes.session:
+            self.minutes.session.aftermath.settle()
         record = self._record(status)
         if self.minutes.session:
             self.minutes.session.finish(record)
@@ -128,7 +130,7 @@ class Coordinator(Executions):
             settle(known, known.attempts)
             return
         try:
-            wanted = stage.condition is None or frame.renderer.wanted(stage, place.names)
+            wanted = stage.condition is None or self._wanted(place)
         except FlowcraftError as error:
             settle(failed(place.path, stage.kind, error), ())
             return
@@ -136,6 +138,10 @@ class Coordinator(Executions):
             settle(Outcome(path=place.path, kind=stage.kind, status="skipped", reason="its `if` is false"), ())
             return
         self.guarded(place, settle, self.start)
+
+    def _wanted(self, place: Place) -> bool:
+        stage, names, renderer = place.stage, place.names, place.frame.renderer
+        return self.found(f"{place.path}?if", stage.condition, names.public, lambda: renderer.wanted(stage, names))
 
     # -- how it ends ----------------------------------------------------------------------------
 

@@ -8,67 +8,43 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flowcraft.core.errors import FlowcraftError, LedgerError, StageError
 from flowcraft.core.problems import counted
 from flowcraft.core.scope import Scope
-from flowcraft.llm.integration import LLMIntegration
-from flowcraft.llm.routing import Choice
-from flowcraft.pipeline.model import Approval, Group, Inclusion, Pipeline, Repeat, Stage
-from flowcraft.runner.books import Account
+from flowcraft.pipeline.model import Approval, Each, Group, Inclusion, Pipeline, Repeat, Stage
 from flowcraft.runner.budget import Budget
-from flowcraft.runner.crew import Crew, Launch
 from flowcraft.runner.events import StageStarted
 from flowcraft.runner.flow import End, Fan, Frame, Limits, Place, together, turns_of
-from flowcraft.runner.gates import Ask, Decision, Opened, decided
 from flowcraft.runner.inputs import secret_texts
-from flowcraft.runner.minutes import Minutes
+from flowcraft.runner.leaves import Leaves
 from flowcraft.runner.names import Names
-from flowcraft.runner.nested import BudgetAccount, Budgets
 from flowcraft.runner.origins import given_inputs
 from flowcraft.runner.outcome import Attempt, Outcome, RunStatus
-from flowcraft.runner.saving import published, saved
-from flowcraft.runner.sight import check_question
 from flowcraft.runner.stages import failed
-from flowcraft.runner.store.fingerprint import digest
-from flowcraft.runner.tasks import Renderer, placed
+from flowcraft.runner.tasks import Renderer
 from flowcraft.runner.using import inner_budget
-from flowcraft.runner.work import Question, Task
-from flowcraft.runner.workspace import Workspace
 
-UNDO_LETTERS = 24  # of the hash of a path, as the name of its folder
 FINALLY_S = 60.0  # at least, for the stages under `finally` of what was interrupted or has used up its time
 
 _LAST = 1 << 30  # in the order of outcomes: after all stages
 
 
 @dataclass(slots=True, kw_only=True)
-class Executions:
-    """The state of a run, and the starting of its parts; `undo` holds what transactions may have to take back."""
+class Executions(Leaves):
+    """The state of a run, and the starting of its parts."""
 
-    id: str
     pipeline: Pipeline
     inputs: Mapping[str, Any]
     names: Names
     renderer: Renderer
-    workspace: Workspace
-    undo: Path
-    llm: LLMIntegration
-    models: Mapping[str, str]
     jobs: int
     keep_going: bool
     executor: Executor
-    minutes: Minutes
     scope: Scope
-    gates: Opened
-    decisions: Mapping[str, Decision] = field(default_factory=dict)
-    ask: Ask | None = None
-    crew: Crew = field(init=False)
     agenda: "deque[Callable[[], None]]" = field(default_factory=deque)
     sources: list[Frame | Fan] = field(default_factory=list)
-    waiting: list[str] = field(default_factory=list)
     interrupted: bool = False
     unfinished: list[Frame] = field(default_factory=list)
     budgets: tuple[tuple[str, Budget], ...] = ()
@@ -81,13 +57,17 @@ class Executions:
         if each is None:
             self._rounds(place, end)
             return
-        items = place.frame.renderer.items(place.stage, each, place.names)
+        items = self._items(place, each)
         place = place._replace(names=place.names.looping(each))
         self.minutes.tell(StageStarted(place.path, place.stage.kind))
         limit = min(each.parallel or self.jobs, self.jobs)
         fan = Fan(place=place, items=items, turns=turns_of(items), limit=limit, end=end, results=[None] * len(items))
         self.sources.append(fan)
         self.fan_over(fan)
+
+    def _items(self, place: Place, each: Each) -> list[Any]:
+        renderer, stage, names = place.frame.renderer, place.stage, place.names
+        return self.found(f"{place.path}?foreach", each.items, names.public, lambda: renderer.items(stage, each, names))
 
     def _begun(self, place: Place) -> Place:
         """The place with the limits of its own stage."""
@@ -163,7 +143,7 @@ class Executions:
         assert repeat
         if outcome.ok:
             try:
-                if not place.frame.renderer.done(place.stage, names, outcome.output):
+                if not self._done(place, names, number, outcome.output):
                     error = self._no_round_left(place, repeat, number)
                     if error is None:
                         return None
@@ -172,6 +152,12 @@ class Executions:
         if error is not None:
             outcome = failed(place.path, outcome.kind, error)
         return replace(outcome, path=place.path, attempts=(), iterations=number, seconds=place.seconds)
+
+    def _done(self, place: Place, names: Names, number: int, output: Any) -> bool:
+        stage, seen = place.stage, {**names.public, "output": output}
+        assert stage.repeat
+        key, renderer = f"{place.path}[{number}]?until", place.frame.renderer
+        return self.found(key, stage.repeat.until, seen, lambda: renderer.done(stage, names, output))
 
     def _no_round_left(self, place: Place, repeat: Repeat, number: int) -> FlowcraftError | None:
         if number >= repeat.most:
@@ -186,9 +172,9 @@ class Executions:
         elif isinstance(work, Inclusion):
             self._included(place, end, work)
         elif isinstance(work, Approval):
-            self._gate(place, end, work)
+            self.gate(place, end, work)
         else:
-            self._leaf(place, end)
+            self.leaf(place, end)
 
     def _opened(
         self,
@@ -216,11 +202,21 @@ class Executions:
 
     def _included(self, place: Place, end: End, work: Inclusion) -> None:
         used, renderer = work.pipeline, place.frame.renderer
-        values = renderer.entered(place.stage, work, place.names, place.path)
+        values = self._entered(place, work)
         limits = place.limits.narrowed(place.path, None, self._inner(place.path, used.budget))
         given = given_inputs(used, work, place.names.given)
         inner = renderer.used(used, secret_texts(used, values), place.stage.retries)
         self._opened(place, end, used.stages, used, inner, Names.of(used, values, place.names.run, given), limits)
+
+    def _entered(self, place: Place, work: Inclusion) -> dict[str, Any]:
+        """The inputs of a used pipeline; secret ones are nowhere kept, and so looked up anew."""
+
+        def look() -> dict[str, Any]:
+            return place.frame.renderer.entered(place.stage, work, place.names, place.path)
+
+        if any(one.secret for one in work.pipeline.inputs):
+            return look()
+        return self.found(f"{place.path}?with", work.arguments, place.names.public, look)
 
     def _closed(self, frame: Frame, place: Place, end: End) -> None:
         """All stages of a group or used pipeline have ended; what stands under its `finally` comes now."""
@@ -299,69 +295,7 @@ class Executions:
             end(replace(judged, iterations=outcome.iterations, seconds=place.seconds), (*attempts, *more))
 
         task = place.frame.renderer.judgement(place.stage, place.path, place.names, outcome.output)
-        self._launched(task, place, landed)
-
-    def _gate(self, place: Place, end: End, work: Approval) -> None:
-        path = place.path
-        text = place.frame.renderer.approval(place.stage, work, place.names)
-        session = self.minutes.session
-        known = session.gate(path, text) if session else None
-        if known:
-            end(known, ())
-            return
-        self.minutes.tell(StageStarted(path, place.stage.kind))
-        decision = self.gates.decision(path, text, place.stage.timeout_s, self.decisions, self.ask)
-        if decision is None:
-            self.waiting.append(path)
-            self.minutes.note(self.gates.waits(path, text), place.order)
-            return
-        if not decision.approved:
-            place.frame.reject()
-        end(decided(path, decision), ())
-
-    def _leaf(self, place: Place, end: End) -> None:
-        minutes, stage = self.minutes, place.stage
-        undo = self.undo / digest(place.path)[:UNDO_LETTERS] if stage.output.format == "files" else None
-        streamed = minutes.listener is not None
-        task = place.frame.renderer.task(stage, place.path, place.names, self.models, streamed=streamed, undo=undo)
-        task = task._replace(turns=place.turns) if place.turns else task
-        choice = None
-        if isinstance(task.work, Question):
-            with placed(stage, "model"):
-                choice = self.llm.choose(task.stage, task.work.model)
-        session = minutes.session
-        known = session.known(task, choice, place.frame.ends) if session else None
-        if known:
-            known = published(task, known, self.workspace, self._resumed())
-            end(known, known.attempts)
-            return
-        if task.reads and isinstance(task.work, Question):
-            check_question(task.stage, task.work, self.llm)
-        if session and choice is None:
-            session.command_starts(task)
-        if minutes.listener:
-            minutes.tell(_start_of(task, choice, session.why_again(task.path) if session else None))
-        self._launched(task, place, end)
-
-    def _launched(self, task: Task, place: Place, end: End) -> None:
-        account: Account | None = None
-        budgets, session = place.limits.budgets, self.minutes.session
-        if session:
-            account = session.account(task, Budgets(session.budget, budgets) if budgets else None)
-        elif budgets:
-            account = BudgetAccount(Budgets(None, budgets), self.llm)
-        self.crew.launch(Launch(task, end, place.limits.scope, account))
-
-    def landed(self, launch: Launch, outcome: Outcome) -> None:
-        """Take in how a task has ended; what it gave is in its place before anything that depends on it starts."""
-        if not self.crew.over(launch):
-            return
-        if launch.task.save and outcome.ok:
-            outcome = saved(launch.task.save, outcome, self.workspace, self._resumed())
-        launch.end(outcome, outcome.attempts)
-
-    def _resumed(self) -> str | None:
-        return self.id if self.minutes.session and self.minutes.session.resumed else None
+        self.launched(task, place, landed)
 
     def guarded(self, place: Place, end: End, work: Callable[[Place, End], None]) -> None:
         """Do the work; what goes wrong in a known way is the end of the place."""
@@ -387,9 +321,3 @@ class Executions:
         )
         self.sources.append(frame)
         return frame
-
-
-def _start_of(task: Task, choice: Choice | None, again: str | None) -> StageStarted:
-    if choice is None:
-        return StageStarted(task.path, task.kind, again=again)
-    return StageStarted(task.path, task.kind, choice.model.name, choice.tier, choice.because, again)

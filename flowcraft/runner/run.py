@@ -20,16 +20,17 @@ from flowcraft.llm.integration import LLMIntegration
 from flowcraft.pipeline.load import load
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.pipeline.plan import bind
+from flowcraft.runner.aftermath import Witness
 from flowcraft.runner.bounds import check_money
 from flowcraft.runner.budget import Budget, limits
 from flowcraft.runner.choices import models_of_stages
 from flowcraft.runner.coordinator import Coordinator
 from flowcraft.runner.events import Event
-from flowcraft.runner.execution import UNDO_LETTERS
 from flowcraft.runner.executors import open_executor
 from flowcraft.runner.files import take_back
 from flowcraft.runner.gates import Ask, Decision, Opened
 from flowcraft.runner.inputs import secret_texts, shown
+from flowcraft.runner.leaves import UNDO_LETTERS
 from flowcraft.runner.minutes import Minutes
 from flowcraft.runner.names import Names, RunNames
 from flowcraft.runner.outcome import RunRecord
@@ -82,7 +83,7 @@ def run_pipeline(  # noqa: PLR0913 - the front door: all but the first have a de
         check = partial(check_money, checked, llm, models or {})
         session = _session(stack, root, checked, values, llm, durable, check)
         run_id = session.run_id if session else new_id()
-        place = Workspace(root, tag=run_id)
+        place = Witness(root, tag=run_id)
         names = Names.of(checked, values, RunNames(run_id, root / FOLDER / "runs" / run_id))
         spilled = session.spilled() if session else stack.enter_context(_temporary_folder())
         limit = jobs or llm.settings.jobs or DEFAULT_JOBS

@@ -16,17 +16,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
-from flowcraft.core.errors import LedgerError, StageError, UsageError
+from flowcraft.core.errors import FlowcraftError, LedgerError, StageError
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice
 from flowcraft.pipeline.model import Pipeline
 from flowcraft.runner.accounts import Account, OpenRun
+from flowcraft.runner.aftermath import Aftermath
 from flowcraft.runner.allowance import Allowance
 from flowcraft.runner.budget import AskMore, Budget, limits
 from flowcraft.runner.leftovers import end_programs
 from flowcraft.runner.nested import Budgets
 from flowcraft.runner.outcome import Outcome, RunRecord, Totals
 from flowcraft.runner.selection import Selection
+from flowcraft.runner.sharing import Sharing
 from flowcraft.runner.store.fingerprint import Fingerprint, differing, digest, fingerprint
 from flowcraft.runner.store.ledger import FOLDER, RAN, Ledger, NewRun, file_hash
 from flowcraft.runner.store.records import CallRow, Records, StageRow
@@ -79,6 +81,7 @@ class Session:
         self.budget = Budget({})
         self.run_id = ""
         self._records = Records(ledger.database)
+        self._sharing = Sharing(llm)
         self._root, self._pipeline, self._llm, self._durable = root, pipeline, llm, durable
         self._file = str(pipeline.file.resolve())
         self._run, self._number = 0, 1
@@ -88,7 +91,6 @@ class Session:
         self._worked: set[str] = set()
         self._choices: dict[str, Choice | None] = {}
         self._cacheable: dict[str, bool] = {}
-        self._acting: dict[str, bool] = {}
         self._why: dict[str, Mapping[str, Any]] = {}
         self._refused: set[str] = set()
 
@@ -112,6 +114,7 @@ class Session:
         self.selection.check(durable.fresh)
         row = self._records.run(durable.resume) if durable.resume is not None else None
         self.run_id = row.id if row else new_id()
+        self.aftermath = Aftermath(self.folder)
         lock = RunLock(self._root / FOLDER, self.run_id)
         try:
             before = row.options if row else {}
@@ -146,15 +149,15 @@ class Session:
         """
         mark = fingerprint(task, choice, self._root)
         self._choices[task.path] = choice
-        self._cacheable[task.path] = self._may_be_cached(task, choice)
+        self._cacheable[task.path] = self._sharing.allowed(task, choice)
         self._prints[task.path] = mark
         if self._asked_anew(task.stage, task.path):
             self._decided(task.path, "ran", reason="it was asked for anew")
             return None
         before = self._before.get(task.path)
-        if before and before.outcome and before.status == "succeeded" and before.fingerprint in (mark.whole, mark.bare):
+        if before and before.outcome and self._holds(before, mark):
             if choice is not None or ended is None or not self._has_gone_on(ended):
-                return replace(before.outcome, resumed=True)
+                return self._taken(before.outcome, before)
             self._decided(task.path, "ran", reason="what it ends has gone on")
             return None
         if self.resumed:
@@ -185,9 +188,31 @@ class Session:
         """What a person has decided in an earlier session, if the question was the same."""
         mark = self._prints[path] = Fingerprint(digest(text), {"approve": digest(text)})
         before = self._before.get(path)
-        if before and before.outcome and before.status == "succeeded" and before.fingerprint == mark.whole:
-            return replace(before.outcome, resumed=True)
+        if before and before.outcome and self._holds(before, mark):
+            return self._taken(before.outcome, before)
         return None
+
+    def known_without(self, path: str, error: FlowcraftError) -> Outcome | None:
+        """The result of a stage that cannot even be asked any more, if that is because of what the run itself did."""
+        before = self._before.get(path)
+        if before and before.outcome and self._holds(before, Fingerprint(digest(str(error)), {})):
+            return self._taken(before.outcome, before)
+        return None
+
+    def looked(self, path: str, files: frozenset[str], again: Callable[[], str]) -> None:
+        """Note at which files a stage or gate has looked whose result is known or about to be made."""
+        self.aftermath.looked(path, self._prints[path].whole, files, again)
+
+    def _holds(self, before: StageRow, mark: Fingerprint) -> bool:
+        """Whether what it depends on is what it was; what the run itself has changed since is no edit."""
+        if before.status != "succeeded" or before.fingerprint is None:
+            return False
+        same = before.fingerprint in (mark.whole, mark.bare)
+        return same or self.aftermath.is_own(before.path, before.fingerprint, mark.whole)
+
+    def _taken(self, outcome: Outcome, before: StageRow) -> Outcome:
+        self._prints[before.path] = Fingerprint(before.fingerprint or "", {}, before.parts_text or "")
+        return replace(outcome, resumed=True)
 
     def succeeded(self) -> set[str]:
         """The paths that earlier sessions have brought to their end."""
@@ -223,6 +248,7 @@ class Session:
         if outcome.resumed or outcome.status == "cancelled" or outcome.path in self._refused:
             return
         self._keep(outcome.path)
+        self.aftermath.changed([*outcome.written, *([outcome.saved] if outcome.saved else ())])
         self.ledger.stage_ended(
             self._run,
             outcome,
@@ -230,8 +256,7 @@ class Session:
             self._why.get(outcome.path, RAN),
             reusable=not self._durable.replayed
             and self._cacheable.get(outcome.path, False)
-            and _reusable(outcome, self._choices.get(outcome.path))
-            and not any(self._acts(attempt.name) for attempt in outcome.attempts),
+            and self._sharing.is_whole(outcome, self._choices.get(outcome.path)),
             at_once=outcome.kind in ("run", "python", "approve") and outcome.status != "skipped",
         )
 
@@ -290,25 +315,6 @@ class Session:
         origin = outcome.cached_from or run_id
         fresh = replace(outcome, path=path, attempts=attempts, saved=None, seconds=0.0)
         return replace(fresh, cached_from=origin, saved_usd=saved)
-
-    def _may_be_cached(self, task: Task, choice: Choice | None) -> bool:
-        """Whether other runs may take the result: what it depends on must be known, and it must be all there is."""
-        if choice is None:
-            return task.cache is True and bool(task.reads) and bool(task.writes)
-        allowed = task.cache
-        if allowed is None:
-            checks = task.contract.checks
-            allowed = not (checks and any(check.run for check in checks))  # they look at files that nobody has named
-        return allowed and not self._acts(choice.model.name)
-
-    def _acts(self, name: str) -> bool:
-        """Whether the model behind this name may do more than answer."""
-        if name not in self._acting:
-            try:
-                self._acting[name] = self._llm.provider(self._llm.choose(model=name).model).acts
-            except UsageError:  # of an earlier session, and gone from the settings since
-                return True
-        return self._acting[name]
 
     def _decided(self, path: str, decision: str, **facts: Any) -> None:
         self._why[path] = {"decision": decision, **facts}
@@ -372,12 +378,3 @@ def _again(before: StageRow, mark: Fingerprint) -> str:
         return f"changed since it ran: {', '.join(differing(mark.parts, before.parts)) or 'the way FlowCraft asks'}"
     known = {"failed": "it had failed", "interrupted": "it was stopped while it ran"}
     return known.get(before.status, "it had not come to its end")
-
-
-def _reusable(outcome: Outcome, choice: Choice | None) -> bool:
-    """Whether it was accepted, is nobody else's, and comes from a model that the stage names itself."""
-    if not outcome.ok or outcome.cached_from:
-        return False
-    answers = [attempt for attempt in outcome.attempts if attempt.event != "check"]
-    climbed = any(attempt.event == "escalation" for attempt in answers)
-    return choice is None or climbed or all(attempt.name == choice.model.name for attempt in answers[-1:])

@@ -35,6 +35,7 @@ from flowcraft.runner.commands import arguments, private_file
 from flowcraft.runner.files import read_by
 from flowcraft.runner.names import Names
 from flowcraft.runner.origins import is_given
+from flowcraft.runner.store.fingerprint import digest
 from flowcraft.runner.using import entered, fitting
 from flowcraft.runner.work import Contract, Execution, Invocation, Judgement, Question, Shape, Task
 from flowcraft.runner.workspace import Workspace
@@ -304,6 +305,12 @@ class Renderer:
 
     def _spill(self, name: str, text: str) -> str:
         return private_file(self._spilled / f"{next(self._numbers)}-{name}", text)
+
+
+def basis(expression: Any, names: Mapping[str, Any]) -> str:
+    """The hash of an expression (or of data with templates) and of all but files that it depends on."""
+    values = {str(one): _value(names, one.path) for one in getattr(expression, "references", ())}
+    return digest([repr(expression), values])
 
 
 def _of_secret(name: str, value: Template, private: Mapping[str, Any], files: Workspace) -> str:
