@@ -1,12 +1,12 @@
 """`flowcraft test`: `*.test.yaml` files with scripted answers and what is expected; `--record` makes one from a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from flowcraft.cli.options import FILE, workspace_option
-from flowcraft.core.errors import UsageError
+from flowcraft.core.errors import FlowcraftError, UsageError
 
 _ENDING = ".test.yaml"
 
@@ -20,24 +20,43 @@ def test(places: Sequence[Path], run_id: str | None, workspace: Path | None) -> 
 
     A test is a map: pipeline, inputs, answers (stage: a list, one per attempt), verdicts, approve,
     files, settings, expect (status, stages, outputs).
-    Exit code 0: all pass, 1: some do not.
+    Exit code 0: all pass, 1: some do not, 2: some cannot be run.
     """
-    from flowcraft.cli.screen import clean
-    from flowcraft.runner.scripted import check, load_cases
-
     if run_id is not None:
         return _recorded(run_id, places, Path(workspace or ".").resolve())
-    files = _files(places or [Path()])
-    failed = passed = 0
-    for file in files:
-        for case in load_cases(file):
+    ends = [end for file in _files(places or [Path()]) for end in _played(file)]
+    unrun = len([end for end in ends if end is None])
+    failed = len([end for end in ends if end is False])
+    click.echo(f"{ends.count(True)} passed, {failed} failed" + (f", {unrun} cannot be run" if unrun else ""))
+    return 2 if unrun else 1 if failed else 0
+
+
+def _played(file: Path) -> Iterator[bool | None]:
+    """Whether each test of the file passes; None for what cannot be run."""
+    from flowcraft.cli.main import show_error
+    from flowcraft.cli.screen import clean
+    from flowcraft.runner.cases import load_cases
+    from flowcraft.runner.scripted import check
+
+    try:
+        cases = load_cases(file)
+    except UsageError as error:
+        click.echo(clean(f"ERROR  {file}"))
+        show_error(error)
+        yield None
+        return
+    for case in cases:
+        try:
             complaints = check(case)
-            click.echo(clean(f"{'FAILED' if complaints else 'ok'}  {file}: {case.name}"))
-            for complaint in complaints:
-                click.echo(clean(f"  {complaint}"))
-            failed, passed = failed + bool(complaints), passed + (not complaints)
-    click.echo(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+        except FlowcraftError as error:
+            click.echo(clean(f"ERROR  {file}: {case.name}"))
+            show_error(error)
+            yield None
+            continue
+        click.echo(clean(f"{'FAILED' if complaints else 'ok'}  {file}: {case.name}"))
+        for complaint in complaints:
+            click.echo(clean(f"  {complaint}"))
+        yield not complaints
 
 
 def _files(places: Sequence[Path]) -> list[Path]:

@@ -34,8 +34,10 @@ def order(stages: Sequence[Stage]) -> list[tuple[Stage, ...]]:
     return [tuple(found) for found in levels]
 
 
-def bind(pipeline: Pipeline, given: Mapping[str, object], env: Mapping[str, str]) -> dict[str, Any]:
-    """A value for every input: given, from its variable in `env`, or the default.
+def bind(
+    pipeline: Pipeline, given: Mapping[str, object], env: Mapping[str, str], *, advice: str = "-i {}=..."
+) -> dict[str, Any]:
+    """A value for every input: given, from its variable in `env`, or the default; `advice` is how to give one.
 
     Text stands for a number, boolean, list or map where the input takes one and no text (as on a
     command line). Raises UsageError with all that is wrong; never tells the value of a secret.
@@ -50,7 +52,7 @@ def bind(pipeline: Pipeline, given: Mapping[str, object], env: Mapping[str, str]
         elif one.env is not None and one.env in env:
             values[one.name] = _typed(env[one.env], one.schema)
         elif one.required:
-            problems.append(_missing(one))
+            problems.append(_missing(one, advice.format(one.name)))
             continue
         else:
             values[one.name] = one.default
@@ -66,10 +68,10 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"there is no input '{name}'" + (f": {hint}" if hint else "")
 
 
-def _missing(one: Input) -> str:
+def _missing(one: Input, advice: str) -> str:
     about = f" ({one.description})" if one.description else ""
     variable = f", or set {one.env}" if one.env else ""
-    return f"input '{one.name}'{about} is missing: -i {one.name}=...{variable}"
+    return f"input '{one.name}'{about} is missing: {advice}{variable}"
 
 
 def _usage(pipeline: Pipeline) -> str | None:

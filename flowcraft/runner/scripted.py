@@ -5,16 +5,15 @@ of the files that it names under `files`, in a folder of its own.
 """
 
 import json
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from flowcraft.core import document
 from flowcraft.core.errors import DocumentError, ProviderError, ReplayMiss, TransportError, UsageError
-from flowcraft.core.problems import Problem, did_you_mean
+from flowcraft.core.problems import did_you_mean
 from flowcraft.core.settings import SettingsManager
 from flowcraft.core.values import ModelSettings
 from flowcraft.llm.attempts import Call
@@ -24,51 +23,28 @@ from flowcraft.llm.factory import LLMProviderFactory
 from flowcraft.llm.integration import LLMIntegration
 from flowcraft.llm.routing import Choice, Named
 from flowcraft.pipeline.load import load
-from flowcraft.pipeline.reading.included import escapes
+from flowcraft.pipeline.plan import bind
 from flowcraft.runner.books import Books
+from flowcraft.runner.cases import Case
 from flowcraft.runner.choices import all_stages
 from flowcraft.runner.gates import Decision
 from flowcraft.runner.outcome import Outcome, RunRecord
 from flowcraft.runner.run import run_pipeline
 
-_KEYS = ("name", "pipeline", "inputs", "answers", "verdicts", "approve", "files", "expect", "settings")
-_EXPECTED = ("status", "stages", "outputs")
-_OF_STAGE = ("status", "output", "attempts", "model", "rungs", "error")
 _UNAVAILABLE = (401, 402, 403, 407, 408, 425, 429)  # of the statuses below 500: another model may do
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One test; `answers` are by path or id of a stage, a list for successive attempts.
-
-    `verdicts` are what models say to its checks (`ask`); where there are none, they are taken from its answers.
-    `files` are by path: text, or the place of a file to copy (an image, say).
-    """
-
-    file: Path
-    name: str
-    pipeline: Path
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    answers: Mapping[str, Any] = field(default_factory=dict)
-    verdicts: Mapping[str, Any] = field(default_factory=dict)
-    approve: Mapping[str, bool] = field(default_factory=dict)
-    files: Mapping[str, str | Path] = field(default_factory=dict)
-    expect: Mapping[str, Any] = field(default_factory=dict)
-    settings: Path | None = None
-
-
-def load_cases(file: Path) -> list[Case]:
-    """The tests of a file: one map, or a list of maps. Raises UsageError or DocumentError."""
-    read = document.load(file)
-    cases = read.data if isinstance(read.data, list) else [read.data]
-    found = [_case(file, one, number) for number, one in enumerate(cases, start=1)]
-    if problems := [problem for number, case in enumerate(found) for problem in _misplaced(read, number, case)]:
-        raise DocumentError(problems)
-    return found
 
 
 def check(case: Case) -> list[str]:
     """Run the test; what is not as expected. Raises FlowcraftError if it cannot be run at all."""
+    try:
+        return _checked(case)
+    except DocumentError:
+        raise
+    except UsageError as error:
+        raise UsageError(f"{case.file}: {case.name}: {error.message}", hint=error.hint) from error
+
+
+def _checked(case: Case) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="flowcraft-test-") as folder:
         root = Path(folder)
         for name, content in case.files.items():
@@ -78,7 +54,8 @@ def check(case: Case) -> list[str]:
         names = {stage.id for _, stage in all_stages(pipeline)}
         for name in (*case.answers, *case.verdicts):
             if name.split("/")[-1].split("[")[0] not in names:
-                raise UsageError(f"{case.file}: no stage '{name}'", hint=did_you_mean(name, names))
+                raise UsageError(f"no stage '{name}'", hint=did_you_mean(name, names))
+        bind(pipeline, case.inputs, os.environ, advice="inputs: {{{}: ...}}")
         manager = SettingsManager(case.settings)
         with ScriptedIntegration(manager, script) as llm:
             record = run_pipeline(
@@ -179,82 +156,13 @@ def _error(said: str, status: Any) -> ProviderError:
     return ProviderError(said, status=number) if refused else TransportError(said, status=number)
 
 
-def _case(file: Path, data: Any, number: int) -> Case:
-    if not isinstance(data, dict) or not isinstance(data.get("pipeline"), str):
-        raise UsageError(f"{file}: test {number} names no pipeline", hint="pipeline: change.yaml")
-    for key in data:
-        if key not in _KEYS:
-            raise UsageError(f"{file}: test {number}: unknown key '{key}'", hint=did_you_mean(str(key), _KEYS))
-    expect = _map(file, number, data, "expect")
-    for key in expect:
-        if key not in _EXPECTED:
-            raise UsageError(
-                f"{file}: test {number}: nothing is known of '{key}'", hint=did_you_mean(str(key), _EXPECTED)
-            )
-    for stage in expect.get("stages", {}).values():
-        for key in stage if isinstance(stage, dict) else ():
-            if key not in _OF_STAGE:
-                raise UsageError(
-                    f"{file}: test {number}: a stage has no '{key}'", hint=did_you_mean(str(key), _OF_STAGE)
-                )
-    settings = data.get("settings")
-    return Case(
-        file=file,
-        name=str(data.get("name", f"test {number}")),
-        pipeline=file.parent / data["pipeline"],
-        inputs=_map(file, number, data, "inputs"),
-        answers=_map(file, number, data, "answers"),
-        verdicts=_map(file, number, data, "verdicts"),
-        approve=_map(file, number, data, "approve"),
-        files={name: _content(file, number, name, given) for name, given in _map(file, number, data, "files").items()},
-        expect=expect,
-        settings=file.parent / settings if isinstance(settings, str) else None,
-    )
-
-
-def _map(file: Path, number: int, data: Mapping[str, Any], key: str) -> dict[str, Any]:
-    found = data.get(key, {})
-    if not isinstance(found, dict):
-        raise UsageError(f"{file}: test {number}: '{key}' is a map", hint=f"{key}: {{name: value}}")
-    return found
-
-
-def _content(file: Path, number: int, name: str, given: Any) -> str | Path:
-    if isinstance(given, str):
-        return given
-    if isinstance(given, dict) and set(given) == {"from"} and isinstance(given["from"], str):
-        return file.parent / given["from"]
-    hint = f"files: {{{name}: some text}}, or files: {{{name}: {{from: path/of/a/file}}}}"
-    raise UsageError(f"{file}: test {number}: files.{name} is neither text nor a file to copy", hint=hint)
-
-
-def _misplaced(read: document.Document, number: int, case: Case) -> Iterator[Problem]:
-    """The files that would not lie in the folder of the test, or of which one would be in another."""
-    above = [number] if isinstance(read.data, list) else []
-    files: dict[PurePosixPath, str] = {}
-    folders: dict[PurePosixPath, str] = {}
-    for name in case.files:
-        pure = PurePosixPath(name)
-        other = next((files[part] for part in (pure, *pure.parents) if part in files), folders.get(pure))
-        if escapes(name) or not pure.name:
-            wrong = f"files.{name} is outside the folder of the test"
-        elif other is not None:
-            wrong = f"files.{name} and files.{other} cannot both be there"
-        else:
-            files[pure] = name
-            folders.update(dict.fromkeys(pure.parents, name))
-            continue
-        hint = "a path starts at the folder that the test makes: photos/a.png"
-        yield read.problem([*above, "files", name], wrong, code="FC131", hint=hint, at="key")
-
-
 def _lay(case: Case, place: Path, data: bytes, name: str) -> None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UsageError(f"{case.file}: files.{name} cannot be written: {reason}", hint="use another name") from error
+        raise UsageError(f"files.{name} cannot be written: {reason}", hint="use another name") from error
 
 
 def _bytes_of(case: Case, content: str | Path) -> bytes:
@@ -262,13 +170,11 @@ def _bytes_of(case: Case, content: str | Path) -> bytes:
         return content.encode()
     try:
         if content.exists() and not content.is_file():  # reading a pipe might never end
-            raise UsageError(f"{case.file}: {content} is not an ordinary file", hint="check `from` under `files`")
+            raise UsageError(f"{content} is not an ordinary file", hint="check `from` under `files`")
         return content.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UsageError(
-            f"{case.file}: {content} cannot be read: {reason}", hint="check `from` under `files`"
-        ) from error
+        raise UsageError(f"{content} cannot be read: {reason}", hint="check `from` under `files`") from error
 
 
 def _decision(case: Case, path: str) -> Decision | None:

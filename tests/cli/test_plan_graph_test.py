@@ -212,6 +212,57 @@ def test_scripted_answers_are_played_and_judged(capsys: pytest.CaptureFixture[st
     assert "answers.a: 1 not asked for" in text
 
 
+def test_a_file_that_cannot_be_run_does_not_stop_the_others(
+    capsys: pytest.CaptureFixture[str], workspace: Path
+) -> None:
+    (workspace / "a.test.yaml").write_text("[")
+    (workspace / "b.test.yaml").write_text("- {pipeline: gone.yaml}\n- {pipeline: p.yaml, name: lacking}\n")
+    (workspace / "c.test.yaml").write_text("name: nothing\n")
+
+    assert run_command(["test"]) == 2
+
+    said = capsys.readouterr()
+    assert "ok  p.test.yaml: test 1" in said.out
+    assert "1 passed, 0 failed, 4 cannot be run" in said.out
+    assert [line for line in said.out.splitlines() if line.startswith("ERROR")] == [
+        "ERROR  a.test.yaml",
+        "ERROR  b.test.yaml: test 1",
+        "ERROR  b.test.yaml: lacking",
+        "ERROR  c.test.yaml",
+    ]
+    assert "b.test.yaml: lacking: input 'w' is missing: inputs: {w: ...}" in said.err
+
+
+@pytest.mark.parametrize(
+    ("expect", "said"),
+    [
+        ("{status: done}", "no run ends as 'done'\n  = help: known: failed, interrupted, paused"),
+        ("{status: suceeded}", "did you mean 'succeeded'?"),
+        (
+            "{stages: {a: suceeded}}",
+            "expect.stages.a: no stage ends as 'suceeded'\n  = help: did you mean 'succeeded'?",
+        ),
+        ("{stages: {a: {status: done}}}", "expect.stages.a: no stage ends as 'done'"),
+        ("{stages: [a]}", "'stages' is a map"),
+        ("{outputs: x}", "'outputs' is a map"),
+    ],
+)
+def test_an_expectation_that_nothing_can_fulfil_is_told(
+    expect: str, said: str, capsys: pytest.CaptureFixture[str], workspace: Path
+) -> None:
+    (workspace / "p.test.yaml").write_text(f"pipeline: p.yaml\ninputs: {{w: x}}\nexpect: {expect}\n")
+
+    assert run_command(["test"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_decision_of_a_test_is_true_or_false(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    (workspace / "p.test.yaml").write_text("pipeline: p.yaml\napprove: {gate: perhaps}\n")
+
+    assert run_command(["test"]) == 2
+    assert "approve.gate is neither true nor false" in capsys.readouterr().err
+
+
 def test_a_test_keeps_a_budget_in_money_where_the_real_model_does(
     capsys: pytest.CaptureFixture[str], workspace: Path
 ) -> None:
