@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowcraft.core.errors import ExpressionError, FlowcraftError, ProviderError, StageError
+from flowcraft.core.errors import ExpressionError, FlowcraftError, StageError
 from flowcraft.llm.base import LLMMessage
 from flowcraft.llm.routing import Named
 from flowcraft.pipeline.expressions.data import indented
@@ -26,6 +26,7 @@ from flowcraft.runner.workspace import Workspace
 
 MAX_COMMAND = 1000  # characters of a command that is told; its arguments may be as long as an answer
 MAX_REASON = 4000  # characters of what a command has printed, sent back to the model
+NO_VERDICT = "the model that should judge gave no verdict; the check can name another: {ask: ..., model: ...}"
 VERDICT: Mapping[str, Any] = {
     "type": "object",
     "properties": {"accepted": {"type": "boolean"}, "reason": {"type": "string"}},
@@ -68,7 +69,8 @@ class Judge:
             reason = made(check, names, files)
         except ExpressionError as error:
             raise contract.where.failure(error, "check") if contract.where else error from error
-        return _said(check, names, files, reason) if reason else ""
+        # What the check would say of a bad result is not known to be true where nobody has judged.
+        return _said(check, names, files, reason) if reason and reason != NO_VERDICT else reason
 
     def _expression(self, check: Check, names: Mapping[str, Any], files: Workspace) -> str:
         assert check.that is not None
@@ -126,7 +128,7 @@ class Judge:
                 return "" if read.value["accepted"] else read.value["reason"] or "it was judged as not good enough"
             again = f"Your answer was not accepted: {sent_back(read.reasons, '; ')}"
             messages += [LLMMessage("assistant", response.content or "(nothing)"), LLMMessage("user", again)]
-        raise ProviderError("the model that should judge gave no verdict", hint="name another: check: [{ask, model}]")
+        return NO_VERDICT
 
 
 def _said(check: Check, names: Mapping[str, Any], files: Workspace, reason: str) -> str:

@@ -83,14 +83,30 @@ def test_a_verdict_that_cannot_be_read_is_asked_for_once_more(nonsense: str) -> 
 
 
 def test_a_judge_without_a_verdict_is_nobodys_acceptance() -> None:
-    writer, judge = ScriptedProvider("draft"), ScriptedProvider("Well.", "Hm.")
+    writer, judge = ScriptedProvider("draft", "another"), ScriptedProvider("Well.", "Hm.", "So.", "So.")
 
     record = judged(writer, judge)
 
     assert record.status == "failed"
-    assert "the model that should judge gave no verdict" in str(record.outcomes[0].error)
-    assert record.outcomes[0].hint == "name another: check: [{ask, model}]"
-    assert len(writer.requests) == 1
+    assert "the last because: the model that should judge gave no verdict" in str(record.outcomes[0].error)
+    assert "the check can name another" in str(record.outcomes[0].error)
+    assert record.outcomes[0].rejected == "another"
+
+
+def test_after_a_judge_without_a_verdict_comes_the_next_attempt() -> None:
+    writer, judge = ScriptedProvider("draft", "another"), ScriptedProvider("Well.", "Hm.", verdict(True))
+
+    record = judged(writer, judge)
+
+    assert (record.status, record.outcomes[0].output) == ("succeeded", "another")
+
+
+def test_what_a_check_says_of_a_bad_result_is_not_said_where_nobody_has_judged() -> None:
+    stages = "- {id: a, run: echo words, check: [{ask: 'Is it polite?', model: expensive, say: be polite}]}"
+
+    record = judged(ScriptedProvider(), ScriptedProvider("Well.", "Hm."), stages)
+
+    assert "its result was not accepted: the model that should judge gave no verdict" in str(record.outcomes[0].error)
 
 
 def test_a_result_of_a_command_is_judged_too_and_fails_without_another_try() -> None:
