@@ -1,7 +1,7 @@
 """Globs as patterns of paths: whether a path fits one, and whether one path could fit two of them."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
 
@@ -50,6 +50,50 @@ def mistake(glob: str) -> tuple[str, str] | None:
     return None
 
 
+class Route:
+    """A glob as it is walked down folders; `at` has a bit for each number of parts that lie behind."""
+
+    def __init__(self, glob: str) -> None:
+        self._parts = _parts(glob)
+        self.start = self._open(1)
+
+    def into(self, at: int, name: str, *, link: bool = False) -> int:
+        """Where one is after a name, 0 if nothing fits; `**` does not go through a link."""
+        behind = 0
+        for place in self._places(at):
+            part = self._parts[place]
+            if part == "**":
+                behind |= 0 if link else 1 << place
+            elif _named(part, name):
+                behind |= 2 << place
+        return self._open(behind)
+
+    def is_end(self, at: int) -> bool:
+        """Whether the names so far fit the whole glob."""
+        return at >> len(self._parts) == 1
+
+    def goes_on(self, at: int) -> bool:
+        """Whether something below may fit."""
+        return at & (1 << len(self._parts)) - 1 != 0
+
+    def names(self, at: int) -> list[str] | None:
+        """The only names that can come next; None if it takes a look into the folder to know."""
+        parts = {self._parts[place] for place in self._places(at)}
+        return sorted(parts) if all(map(is_plain, parts)) else None
+
+    def _places(self, at: int) -> Iterator[int]:
+        at &= (1 << len(self._parts)) - 1
+        while at:
+            yield (at & -at).bit_length() - 1
+            at &= at - 1
+
+    def _open(self, at: int) -> int:
+        """With what lies behind `**` if it stands for no folder; two of them never follow each other."""
+        for place in self._places(at):
+            at |= (2 << place) if self._parts[place] == "**" else 0
+        return at
+
+
 def overlap(one: str, other: str) -> bool:
     """Whether a path could fit both; in doubt, which is where they are longer than any path, yes."""
     return len(one) * len(other) > MAX_COMPARED or _cross(_parts(one), _parts(other), "**", _fit)
@@ -72,6 +116,14 @@ def _parts(glob: str) -> list[str]:
     found = [part for part in glob.split("/") if part not in ("", ".")]
     found = [part for part, after in zip(found, [*found[1:], ""], strict=False) if not part == after == "**"]
     return [*found, "*"] if found and found[-1] == "**" else found
+
+
+@lru_cache(maxsize=1 << 15)
+def _named(part: str, name: str) -> bool:
+    """Whether a name fits a part; as fast as can be where many names are looked at."""
+    if part.count("*") <= MAX_STARS:
+        return _pattern(part).fullmatch(name) is not None
+    return _fits(part, name)
 
 
 def _fits(part: str, name: str) -> bool:

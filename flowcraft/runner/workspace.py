@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -17,9 +17,9 @@ from flowcraft.core.disk import sync, sync_folder
 from flowcraft.core.errors import StageError, UsageError
 from flowcraft.core.globs import mistake
 from flowcraft.pipeline.reading.included import is_guarded
+from flowcraft.runner.finding import fitting
 
 MAX_READ_BYTES = 8 * 1024 * 1024  # more text than any model takes
-MAX_GLOB_FILES = 10_000
 
 _UNSEEN = ("Cc", "Cf")  # would change what a terminal shows; some file systems leave them out of names
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -128,29 +128,16 @@ class Workspace:
             )
         raise UsageError(f"'{path}' is not a file", hint="name an ordinary file")
 
-    def glob(self, pattern: str) -> list[str]:
+    def glob(self, pattern: str, spend: Callable[[int], None] | None = None) -> list[str]:
         """The files that match, sorted; what `glob()` in a template does.
 
         `**` goes through folders but not through links. Names that start with a dot match only where
         the pattern has a dot, too.
         """
-        checked = _checked(pattern)
+        _checked(pattern)
         if wrong := mistake(pattern):
             raise UsageError(f"'{pattern}' {wrong[0]}", hint=wrong[1])
-        if checked.name == "**":
-            checked = checked / "*"
-        hidden = any(part.startswith(".") for part in checked.parts)
-        found = []
-        for place in self.root.glob(str(checked)):
-            relative = place.relative_to(self.root)
-            if (hidden or not any(part.startswith(".") for part in relative.parts)) and self._is_file(place):
-                found.append(relative.as_posix())
-            if len(found) > MAX_GLOB_FILES:
-                raise UsageError(f"'{pattern}' matches more than {MAX_GLOB_FILES} files", hint="narrow it down")
-        return sorted(found)
-
-    def _is_file(self, place: Path) -> bool:
-        return place.is_file() and self.root in place.resolve().parents
+        return fitting(self.root, pattern, spend)
 
     @contextmanager
     def _open_folder(self, relative: Path) -> Iterator[int]:

@@ -42,7 +42,7 @@ JSON = st.recursive(
 class Folder:
     """Files as the runner gives them."""
 
-    def glob(self, pattern: str) -> list[str]:
+    def glob(self, pattern: str, spend: Callable[[int], None] | None = None) -> list[str]:
         return [f"{pattern}/a", f"{pattern}/b"]
 
     def read(self, path: str) -> str:
@@ -329,3 +329,20 @@ def test_names_are_found_with_and_without_a_tree(text: str) -> None:
     slow = Template(f"{text}${{% if true %}}${{% endif %}}").references
 
     assert quick == slow
+
+
+class LargeFolder(Folder):
+    """Files that it takes long to look through."""
+
+    def glob(self, pattern: str, spend: Callable[[int], None] | None = None) -> list[str]:
+        assert spend
+        spend(1 << 20)
+        return []
+
+
+def test_looking_through_many_files_counts_as_work() -> None:
+    text = "${% for n in range(20) %}${{ glob('**') | length }}${% endfor %}"
+
+    assert Template(text.replace("20", "5")).text({}, LargeFolder()) == "00000"
+    with pytest.raises(ExpressionError, match="handles too much data"):
+        Template(text).text({}, LargeFolder())

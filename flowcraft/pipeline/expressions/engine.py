@@ -38,9 +38,9 @@ FAILURES = (TemplateError, Refused, UsageError, TypeError, ValueError, Arithmeti
 
 
 class Files(Protocol):
-    """What `glob()` and `read()` do; both raise UsageError."""
+    """What `glob()` and `read()` do; both raise UsageError. `spend` is told how many names were looked at."""
 
-    def glob(self, pattern: str) -> list[str]: ...
+    def glob(self, pattern: str, spend: Callable[[int], None] | None = None) -> list[str]: ...
 
     def read(self, path: str) -> str: ...
 
@@ -170,7 +170,7 @@ def evaluated(code: Code, scope: Mapping[str, Any], files: Files | None, work: W
 
 def _names(scope: Mapping[str, Any], files: Files | None, work: Work) -> dict[str, Any]:
     def glob(pattern: Any = None) -> list[str]:
-        found = _files(files).glob(_name("glob", pattern))
+        found = _files(files).glob(_name("glob", pattern), work.charge)
         work.charge(ITEM * len(found))
         return found
 
