@@ -76,6 +76,7 @@ class Aftermath:
         self._left = dict(self._read())
         self._looks: dict[str, _Look] = {}
         self._who: dict[str, set[str]] = {}
+        self._at_work = False
 
     def is_own(self, key: str, of: str, now: str) -> bool:
         """Whether the result `of` this hash would be `now` because of the run itself."""
@@ -109,19 +110,29 @@ class Aftermath:
         self._looks[key] = _Look(basis, digest(value), value, seen, lambda: digest(look()))
         return value
 
+    def works(self) -> None:
+        """Note that something runs that may change files."""
+        self._at_work = True
+
     def changed(self, files: Iterable[str]) -> None:
         """Look again where the run has written; a kill may be next."""
         globs = [one for one in self._who if not is_plain(one)]
         concerned: set[str] = set()
         for file in files:
+            self._at_work = True  # the files of a result from another run are written without any work
             concerned |= self._who.get(file, set())
             concerned.update(*(self._who[glob] for glob in globs if matches(glob, file)))
         if len(concerned) <= MOST_AT_ONCE:
             self._note(concerned)
 
-    def settle(self) -> None:
-        """Look everywhere again: the session ends, and who edits files from now on is not the run."""
-        self._note(self._looks)
+    def settle(self, *, goes_on: bool = False) -> None:
+        """Look everywhere again: the session ends or waits for a person, and who edits files then is not the run.
+
+        If nothing was at work since the last time, nothing is the run's; `goes_on` says that something still is.
+        """
+        if self._at_work:
+            self._note(self._looks)
+        self._at_work = goes_on
 
     def _note(self, keys: Iterable[str]) -> None:
         lines = []

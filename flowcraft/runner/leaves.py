@@ -64,6 +64,8 @@ class Leaves:
             end(known, ())
             return
         self.minutes.tell(StageStarted(path, place.stage.kind))
+        if session and self.ask:
+            session.aftermath.settle(goes_on=bool(self.crew.flying))
         decision = self.gates.decision(path, text, place.stage.timeout_s, self.decisions, self.ask)
         if decision is None:
             self.waiting.append(path)
@@ -123,6 +125,7 @@ class Leaves:
         account: Account | None = None
         budgets, session = place.limits.budgets, self.minutes.session
         if session:
+            session.aftermath.works()
             account = session.account(task, Budgets(session.budget, budgets) if budgets else None)
         elif budgets:
             account = BudgetAccount(Budgets(None, budgets), self.llm)

@@ -97,6 +97,21 @@ def test_an_edit_of_what_the_run_has_written_is_one(docs: Path) -> None:
     assert ends(record)["plan"] == "succeeded"
 
 
+def test_an_edit_made_while_a_person_is_asked_is_one(docs: Path) -> None:
+    def later(*_: object) -> None:
+        (docs / "a.md").write_text("edited")
+
+    model = ScriptedProvider("p1", "d1", "p2", "d2")
+    Path("p.yaml").write_text(DESIGN)
+    with llm_of(model) as llm:
+        paused = run_pipeline("p.yaml", llm=llm, jobs=1, durable=Durable(), ask=later)
+    assert paused.status == "paused"
+
+    record = resumed(DESIGN, model, paused)
+
+    assert (ends(record)["plan"], record.status) == ("succeeded", "paused")
+
+
 def test_a_result_made_after_an_edit_does_not_pass_for_the_one_before(docs: Path) -> None:
     model = ScriptedProvider("p1", "d1", "p2", "d2", "p3", "d3")
     paused = run_(DESIGN, model)
@@ -108,6 +123,22 @@ def test_a_result_made_after_an_edit_does_not_pass_for_the_one_before(docs: Path
     again = resumed(DESIGN, model, paused)
 
     assert output(again, "plan") != "p2"
+
+
+def test_files_that_come_with_a_result_of_another_run_are_the_runs_own(docs: Path) -> None:
+    text = stages(
+        "{id: one, if: \"glob('docs/*') | length == 1\", prompt: Go.}",
+        "{id: two, prompt: Write., output: {save: docs/b.md}}",
+        "{id: gate, approve: ok?}",
+    )
+    run_(text, ScriptedProvider("1", "2"))
+    (docs / "b.md").unlink()
+    paused = run_(text, ScriptedProvider())
+
+    record = resumed(text, ScriptedProvider(), paused)
+
+    assert [one.resumed for one in record.outcomes] == [True, True, False]
+    assert record.status == "succeeded"
 
 
 def fixing() -> ScriptedProvider:
