@@ -1,6 +1,7 @@
 """`flowcraft plan`: what would run, who would answer, and what it can cost at most; calls nothing."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -61,6 +62,8 @@ def plan(
     pipeline = load(file, models=KnownModels(manager.settings))
     show_warnings(pipeline)
     values, chosen, place = inputs(given), pairs(models, "--model"), Workspace(workspace or ".")
+    by_variable = {one.name: os.environ[one.env] for one in pipeline.inputs if one.env and one.env in os.environ}
+    values = {**by_variable, **values}
     if render:
         click.echo(clean(_rendered(pipeline, values, place)))
         return 0

@@ -23,7 +23,12 @@ MAX_REASON_BYTES = 4000  # of all reasons that are sent back to a model
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _START = re.compile(r"[{\[]")
 _MEANT = re.compile(r'{\s*["}]|\[\s*["{\[\]]')  # prose has brackets, too, but not like these
+_CURLY = "\u2018\u2019\u201c\u201d"
+# Nearly JSON, as Python and people write it.
+_NEARLY = re.compile(rf"{{\s*(?:['{_CURLY}]|[^\W\d][\w-]*\s*:)|\[\s*['{_CURLY}]")
 _TOKEN = re.compile(r'"|\\.|,', re.DOTALL)
+_WORD = re.compile(r"[^\W\d][\w-]*")
+_NO_WORDS = {"True": "true", "False": "false", "None": "null", "undefined": "null"}
 _CLOSING = re.compile(r"\s*[}\]]")
 
 
@@ -110,6 +115,7 @@ def _inside(text: str) -> list[tuple[Any, str]]:
     Where one is begun and broken nothing else counts: a part of a broken value is not what was meant.
     """
     found: list[tuple[int, Any]] = []
+    nearly = ""
     position = 0
     for _ in range(MAX_STARTS):
         start = _START.search(text, position)
@@ -120,9 +126,13 @@ def _inside(text: str) -> list[tuple[Any, str]]:
         except (ValueError, RecursionError) as error:
             if _MEANT.match(text, start.start()):
                 return [_repaired(text[start.start() :], error)]
+            if not nearly and _NEARLY.match(text, start.start()):
+                nearly = _said(error)
             position = start.end()
         else:
             found.append((position - start.start(), value))
+    if not found and nearly:
+        return [(None, nearly)]
     return [(value, _unfit(value)) for _, value in sorted(found, key=lambda pair: -pair[0])]
 
 
@@ -150,8 +160,23 @@ def _said(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, json.JSONDecodeError):
-        return f"it is not JSON: line {error.lineno}, column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
+        what = _slip(error) or f"{error.msg[:1].lower()}{error.msg[1:]}"
+        return f"it is not JSON: line {error.lineno}, column {error.colno}: {what}"
     return f"it is not JSON: {error}"
+
+
+def _slip(error: json.JSONDecodeError) -> str:
+    """What people and programs write in place of JSON, in words; empty if it is something else."""
+    sign, word = error.doc[error.pos : error.pos + 1], _WORD.match(error.doc, error.pos)
+    if sign == "'":
+        return "single quotes, where JSON has double ones"
+    if sign and sign in _CURLY:
+        return "curly quotes, where JSON has straight ones"
+    if word and error.msg.startswith("Expecting property name"):
+        return f"the key {word[0][:100]} without quotes, where JSON has double quotes"
+    if word and word[0] in _NO_WORDS:
+        return f"{word[0]}, where JSON has {_NO_WORDS[word[0]]}"
+    return ""
 
 
 def _unfit(value: Any) -> str:

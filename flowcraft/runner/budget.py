@@ -22,6 +22,7 @@ LOOK_S = 0.1  # how late a waiting call notices that its run was stopped
 _GO_ON = "continue with a higher limit: flowcraft resume"
 
 _SUFFIXES = {"k": 1_000, "m": 1_000_000}
+_DIGITS, _MOST_DIGITS = 4, 12  # of dollars behind the point: as many as show why a budget is not enough
 _LEAST_S = Decimal("0.001")  # that is shown
 _DURATIONS = {"s": 1, "m": 60, "h": 3600}
 
@@ -179,14 +180,22 @@ def raising(hints: Iterable[str | None]) -> str:
 
 def _said(short: _Short) -> str:
     unit = short.unit
-    text = f"the budget of {amount_text(unit, short.limit)} is not enough: {amount_text(unit, short.spent)} used"
-    return f"{text}, and the next call may need {amount_text(unit, short.wanted)}" if short.wanted else text
+    digits = next((some for some in range(_DIGITS, _MOST_DIGITS) if _shows(short, some)), _MOST_DIGITS)
+    limit, spent, wanted = (amount_text(unit, one, digits) for one in (short.limit, short.spent, short.wanted))
+    text = f"the budget of {limit} is not enough: {spent} used"
+    return f"{text}, and the next call may need {wanted}" if short.wanted else text
 
 
-def amount_text(unit: str, amount: Decimal) -> str:
-    """An amount with its unit, for people."""
+def _shows(short: _Short, digits: int) -> bool:
+    """Whether amounts with so many digits still show that it is too little."""
+    limit, spent, wanted = (round(one, digits) for one in (short.limit, short.spent, short.wanted))
+    return spent + wanted > limit
+
+
+def amount_text(unit: str, amount: Decimal, digits: int = _DIGITS) -> str:
+    """An amount with its unit, for people; `digits` are those of dollars behind the point."""
     if unit == "usd":
-        return f"${amount:.4f}".rstrip("0").rstrip(".") if amount else "$0"
+        return f"${amount:.{digits}f}".rstrip("0").rstrip(".") if amount else "$0"
     if unit != "time":
         return counted(amount, unit.removesuffix("s"))
     return f"{amount:.1f} s" if amount >= 1 or not amount else f"{max(amount, _LEAST_S):.3f}".rstrip("0") + " s"

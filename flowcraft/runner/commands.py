@@ -6,6 +6,7 @@ run's secrets taken out.
 """
 
 import codecs
+import errno
 import os
 import shutil
 import tempfile
@@ -41,6 +42,11 @@ MAX_SCRIPT_BYTES = 64 * 1024  # Linux takes no argument longer than 128 KiB: lon
 STDERR_CHARACTERS = 64 * 1024  # of the end of stderr, kept in the record
 SHOWN_LINES = 10  # of stderr, in the error
 
+_LONG = (
+    "make a file of the text (output: {save: text.txt} where it comes from) and give its path,"
+    " or cut it: ${{ ... | truncate(20000) }}"
+)
+
 
 def execute_command(task: Task, work: Execution, emit: Callable[[Event], None], scope: Scope) -> Outcome:
     """Carry out a run stage. Raises ProcessError or StageError if it cannot be started, Cancelled if stopped."""
@@ -51,7 +57,8 @@ def execute_command(task: Task, work: Execution, emit: Callable[[Event], None], 
         with _prepared(work) as (argv, env):
             done = run(argv, cwd=work.cwd, env=env, on_output=output.add, on_error=errors.add, **limits)
     except ProcessError as error:
-        return _not_ended(task, error, mask)
+        hint = _LONG if work.script is None and _too_long(error) else error.hint
+        return _not_ended(task, error, mask, hint)
     finally:
         output.close()
         errors.close()
@@ -106,13 +113,17 @@ def _ended(task: Task, done: Completed, mask: Mask) -> Outcome:
     )
 
 
-def _not_ended(task: Task, error: ProcessError, mask: Mask) -> Outcome:
+def _too_long(error: ProcessError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.E2BIG
+
+
+def _not_ended(task: Task, error: ProcessError, mask: Mask, hint: str | None) -> Outcome:
     return Outcome(
         path=task.path,
         kind="run",
         status="failed",
         error=mask.text(str(error)) + _tail(mask.text(error.output)),
-        hint=error.hint,
+        hint=hint,
         exit_code=error.returncode,
         stderr=mask.text(error.output),
     )

@@ -29,7 +29,8 @@ def main(place: str) -> int:
     try:
         text = json.dumps(result, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        sys.stderr.write(f"{call['target']} has returned what is not JSON: {error}\n")
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        sys.stderr.write(f"{call['target']} has returned what is not JSON: {why}\n")
         return 1
     with open(call["result"], "w", encoding="utf-8") as file:
         file.write(text)

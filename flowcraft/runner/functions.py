@@ -3,12 +3,13 @@
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flowcraft.core.errors import StageError
+from flowcraft.core.programs.program import program_name
 from flowcraft.core.schema import check_value
 from flowcraft.core.scope import Scope
 from flowcraft.runner import function_child
@@ -36,15 +37,26 @@ def execute_function(
         )
         outcome = replace(done, kind="python", exit_code=None)
         if not outcome.ok:
-            return replace(outcome, output=None)
-        return _with_result(task, outcome, result)
+            return replace(outcome, output=None, error=_in_its_name(work.target, argv, done))
+        return _with_result(task, work.target, outcome, result)
 
 
-def _with_result(task: Task, outcome: Outcome, result: Path) -> Outcome:
+def _in_its_name(target: str, argv: Sequence[str], done: Outcome) -> str:
+    """What is said of the child process, said of the function; its last words come first."""
+    how, *lines = str(done.error).removeprefix(program_name(argv)).strip().split("\n")
+    last = f": {lines[-1].strip()}" if lines and done.exit_code else ""
+    return "\n".join((f"the function '{target}' {how}{last}", *lines))
+
+
+def _with_result(task: Task, target: str, outcome: Outcome, result: Path) -> Outcome:
     try:
         value: Any = json.loads(result.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"the function of '{task.path}' has left no result: {error}") from error
+    except FileNotFoundError as error:
+        hint = "let it return its result, without sys.exit()"
+        raise StageError(f"the function '{target}' has ended its process before it returned", hint=hint) from error
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no JSON, or nested too deeply"
+        raise StageError(f"the result of the function '{target}' cannot be read: {why}") from error
     reasons = check_value(value, task.shape.schema) if task.shape.schema is not None else []
     if reasons:
         said = "; ".join(reason.removeprefix("the answer ") for reason in reasons)

@@ -186,10 +186,18 @@ def _given_up(task: Task, response: LLMResponse, reasons: tuple[str, ...], books
         f"{made} not accepted, the last because: {said}" if _has_contract(task) else said,
         provider=response.provider,
         model=response.model,
-        hint=f"read the answers: flowcraft show {shlex.quote(task.path)}; try `model: [cheap, expensive]`"
-        " or a simpler contract",
+        hint=f"read the answers: flowcraft show {shlex.quote(task.path)}; {_way_out(task)}",
     )
     return books.outcome(status="failed", error=str(error), hint=error.hint, rejected=response.content)
+
+
+def _way_out(task: Task) -> str:
+    climbed = isinstance(task.work, Question) and task.work.ladder
+    return (
+        "the whole ladder was asked: try a simpler contract"
+        if climbed
+        else ("try `model: [cheap, expensive]` or a simpler contract")
+    )
 
 
 def _schema_text(shape: Shape) -> str:

@@ -142,6 +142,18 @@ def test_plan_says_where_a_budget_ends(capsys: pytest.CaptureFixture[str], works
     assert "counted as empty: w (give them with -i)" in text
 
 
+def test_plan_takes_inputs_from_their_variables(
+    capsys: pytest.CaptureFixture[str], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / "p.yaml").write_text(PIPELINE.replace("w: string", "w: {type: string, env: WORD}"))
+    assert "counted as empty: w" in printed(capsys, "plan", "p.yaml")
+
+    monkeypatch.setenv("WORD", "x" * 4000)
+    text = printed(capsys, "plan", "p.yaml")
+    assert "counted as empty" not in text
+    assert json.loads(printed(capsys, "plan", "p.yaml", "--json"))["stages"][0]["first_input"] > 900
+
+
 def test_a_budget_that_cannot_be_kept_is_refused_and_plan_says_so(
     capsys: pytest.CaptureFixture[str], workspace: Path
 ) -> None:

@@ -51,6 +51,13 @@ class Folder:
         return f"text of {path} ${{{{ 7 * 7 }}}}"
 
 
+def test_a_field_given_to_map_as_a_filter_is_meant_as_an_attribute() -> None:
+    with pytest.raises(ExpressionError) as error:
+        Expression("inputs.rows | map('id')").value(SCOPE)
+
+    assert error.value.hint == "a field of each item: map(attribute='id')"
+
+
 @pytest.mark.parametrize(
     ("expression", "value"),
     [

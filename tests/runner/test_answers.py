@@ -64,6 +64,12 @@ def test_a_line_break_inside_of_a_string_is_taken() -> None:
         ('{"a": 1, "a": 2}', "the key 'a' is given twice"),
         ('{"a": "\\ud800"}', "half of a surrogate pair"),
         ("[" * 100_000, "nested too deeply"),
+        ("So: {'risk': 'low'}", "line 1, column 6: single quotes, where JSON has double ones"),
+        ("['low']", "column 2: single quotes, where JSON has double ones"),
+        ("{\"risk\": 'low'}", "column 10: single quotes, where JSON has double ones"),
+        ('{risk: "low"}', "column 2: the key risk without quotes, where JSON has double quotes"),
+        ("{\u201crisk\u201d: 1}", "column 2: curly quotes, where JSON has straight ones"),
+        ('{"risk": None}', "column 10: None, where JSON has null"),
     ],
 )
 def test_refuses_what_the_next_reader_would_read_differently(text: str, reason: str) -> None:

@@ -42,6 +42,13 @@ def test_money_is_reserved_for_the_worst_case_before_a_call() -> None:
     assert model.requests == []
 
 
+def test_as_many_digits_of_money_are_told_as_show_the_reason() -> None:
+    record = run_(SHORT, echo(), budget={"usd": "0.000282"})
+
+    said = "the budget of $0.000282 is not enough: $0 used, and the next call may need $0.000283"
+    assert said in str(record.outcomes[0].error)
+
+
 def test_what_was_reported_counts_not_what_was_reserved() -> None:
     model = echo()
 

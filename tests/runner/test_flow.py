@@ -352,6 +352,42 @@ def test_a_last_stage_that_fails_fails_the_run() -> None:
     assert run_("- {id: a, run: echo}", tail="finally: [{id: b, run: exit 1}]\n").status == "failed"
 
 
+def test_a_text_too_long_for_an_argument_comes_with_a_way_out() -> None:
+    word = "'${{ stages.a.output }}'"
+    record = run_(f"- {{id: a, run: seq 1 100000}}\n- {{id: b, run: ['true', {word}, {word}, {word}]}}")
+
+    assert "too long arguments" in error(record, "b")
+    assert "output: {save: text.txt}" in str(record.outcomes[1].hint)
+
+
+def test_a_function_that_ends_its_process_is_named() -> None:
+    Path("tools.py").write_text("import sys\ndef leave(code): sys.exit(code)\ndef bad(): raise ValueError('no')\n")
+    record = run_(
+        """
+        - {id: bad, python: "tools:bad", on_error: continue}
+        - {id: left, python: "tools:leave", with: {code: 3}, on_error: continue}
+        - {id: gone, python: "tools:leave", with: {code: 0}, on_error: continue}
+        """
+    )
+
+    assert error(record, "bad").startswith("the function 'tools:bad' ended with exit code 1: ValueError: no\n")
+    assert error(record, "left") == "the function 'tools:leave' ended with exit code 3"
+    assert error(record, "gone") == "the function 'tools:leave' has ended its process before it returned"
+    assert record.outcomes[2].hint == "let it return its result, without sys.exit()"
+
+
+def test_a_stage_with_a_ladder_is_not_told_to_take_one() -> None:
+    stage = "- {id: a, prompt: x, attempts: 1, check: [output == 'no'], on_error: continue%s}"
+    record = run_(
+        stage % "" + "\n" + stage.replace("id: a", "id: b") % ", model: [cheap, expensive]",
+        ScriptedProvider(otherwise="x"),
+        expensive=ScriptedProvider(otherwise="y"),
+    )
+
+    assert "try `model: [cheap, expensive]` or a simpler contract" in str(record.outcomes[0].hint)
+    assert "the whole ladder was asked: try a simpler contract" in str(record.outcomes[1].hint)
+
+
 # -- the contract --------------------------------------------------------------------------------------
 
 

@@ -58,7 +58,8 @@ def _fromjson(work: Work, value: Any) -> Any:
     try:
         return json.loads(value, parse_constant=_no_constant, parse_int=_json_int)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"this text is not JSON: {error}", "ask for JSON: output: json, or a schema") from error
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise Refused(f"this text is not JSON: {why}", "ask for JSON: output: json, or a schema") from error
 
 
 def _lower(work: Work, value: Any) -> str:
@@ -87,7 +88,8 @@ def _map(work: Work, value: Any, name: Any = None, *args: Any, attribute: Any = 
         return picked(work, items(value, "map"), attribute, more.get("default"))
     chosen = FILTERS.get(name) if isinstance(name, str) else None
     if chosen is None:
-        raise Refused(f"map needs a filter, not '{name}'", "map('trim'), or map(attribute='title')")
+        field = name if isinstance(name, str) else "title"
+        raise Refused(f"map needs a filter, not '{name}'", f"a field of each item: map(attribute='{field}')")
     return [measured(chosen, work, item, *args, **more) for item in items(value, "map")]
 
 
