@@ -19,11 +19,11 @@ from jinja2 import Template as Code
 from jinja2 import Undefined, UndefinedError, nodes
 
 from flowcraft.core.errors import ExpressionError, UsageError
-from flowcraft.pipeline.expressions import engine, plain, quoting, shell, uses
+from flowcraft.pipeline.expressions import commands, engine, plain, quoting, shell, uses
 from flowcraft.pipeline.expressions.data import Null, Refused, defined, field_of, kind_of, text_of
 from flowcraft.pipeline.expressions.engine import Files
 from flowcraft.pipeline.expressions.lexer import Piece, bare, fail, pieces
-from flowcraft.pipeline.expressions.references import Comparison, Facts, Reference, facts
+from flowcraft.pipeline.expressions.references import Comparison, Facts, Reference, facts, from_results
 from flowcraft.pipeline.expressions.syntax import expression_tree, template_tree
 from flowcraft.pipeline.expressions.work import Work
 
@@ -147,8 +147,12 @@ class Script:
         return not _slots(self.source)
 
     def check(self) -> None:
-        """Raise ExpressionError (FC210) where a value stands where bash cannot expand it safely."""
-        quoting.slots(self.source, [(part.start, part.end) for part in _slots(self.source)])
+        """Raise ExpressionError (FC210) where a value, or a result, would be more than data."""
+        parts = _slots(self.source)
+        places = quoting.slots(self.source, [(part.start, part.end) for part in parts])
+        for part, place in zip(parts, places, strict=True):
+            if place.decides and from_results(_piece_facts(self.source, part).references):
+                fail(self.source, part.start, place.decides, code="FC210", hint=commands.advice(place.decides))
 
     def render(
         self,
@@ -174,6 +178,8 @@ class Script:
             except Refused as error:
                 raise _failure(error, self.source, part.start, references, scope) from error
             written = self.source[part.start : part.end]
+            if given and place.decides and not given(Template(written)):
+                fail(self.source, part.start, place.decides, code="FC210", hint=commands.advice(place.decides))
             if given and shell.is_option(place, text) and not given(Template(written)):
                 said = f"{text[:40]!r} would be an option of '{place.option_of}', and comes from a result"
                 hint = f'write -- before it, or both in one: --name="{written}"'

@@ -19,6 +19,7 @@ from flowcraft.core.errors import ExpressionError, ProcessError, StageError
 from flowcraft.core.masking import Mask
 from flowcraft.core.programs.process import Completed, run
 from flowcraft.core.scope import Scope
+from flowcraft.pipeline.argv import advice, decided_by, uses_in
 from flowcraft.pipeline.expr import Template
 from flowcraft.pipeline.expressions.commands import ends_options
 from flowcraft.pipeline.expressions.engine import Files
@@ -68,23 +69,39 @@ def execute_command(task: Task, work: Execution, emit: Callable[[Event], None], 
 def arguments(words: Sequence[Template], names: Mapping[str, Any], files: Files, given: Set[str]) -> tuple[str, ...]:
     """The words of a command in list form.
 
-    Raises ExpressionError for a result that would be the program, or be read as an option of it: behind another
+    Raises ExpressionError for a result that would choose the program, or be read as an option of it: behind another
     option, too, since only the program knows which of them take a value. What a person gives may be one, and so may
     what follows `--` or the code of `bash -c`.
     """
     made: list[str] = []
     for word in words:
         text = word.text(names, files)
-        if not is_given(word, given) and word.source.lstrip().startswith("${"):
-            if not made:
-                said, hint = "which program runs may not come from a result", "name it: run: [git, ...]"
-                raise ExpressionError(said, expression=word.source, code="FC210", hint=hint)
-            if not ends_options(made) and OPTION.match(text):
-                said = f"{text[:40]!r} would be an option of '{made[0]}', and comes from a result"
-                hint = f"write -- before it, or both in one: run: [{made[0]}, ..., '--name={word.source}']"
-                raise ExpressionError(said, expression=word.source, code="FC210", hint=hint)
+        is_result = not is_given(word, given) and word.source.lstrip().startswith("${")
+        if made and is_result and not ends_options(made) and OPTION.match(text):
+            said = f"{text[:40]!r} would be an option of '{made[0]}', and comes from a result"
+            hint = f"write -- before it, or both in one: run: [{made[0]}, ..., '--name={word.source}']"
+            raise ExpressionError(said, expression=word.source, code="FC210", hint=hint)
         made.append(text)
+    if any("${" in word.source for word in words):
+        _decide_nothing(words, given)
     return tuple(made)
+
+
+def variables(env: Mapping[str, Template], given: Set[str]) -> None:
+    """Raise ExpressionError for a result in a variable that decides what programs do, such as BASH_ENV."""
+    for name, value in env.items():
+        use = decided_by(name) if "${" in value.source else None
+        if use and not is_given(value, given):
+            hint = advice(use, value.source)
+            raise ExpressionError(use.message, expression=value.source, code="FC210", hint=hint)
+
+
+def _decide_nothing(words: Sequence[Template], given: Set[str]) -> None:
+    for use in uses_in(tuple(word.source for word in words)):
+        for word in (words[number] for number in use.values):
+            if not is_given(word, given):
+                hint = advice(use, word.source)
+                raise ExpressionError(use.message, expression=word.source, code="FC210", hint=hint)
 
 
 def _ended(task: Task, done: Completed, mask: Mask) -> Outcome:

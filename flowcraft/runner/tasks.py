@@ -31,7 +31,7 @@ from flowcraft.pipeline.source import Where
 from flowcraft.runner.attachments import attached
 from flowcraft.runner.checks import key_of
 from flowcraft.runner.choices import named_by_stage, stage_model
-from flowcraft.runner.commands import arguments, private_file
+from flowcraft.runner.commands import arguments, private_file, variables
 from flowcraft.runner.files import read_by
 from flowcraft.runner.names import Names
 from flowcraft.runner.origins import is_given
@@ -248,6 +248,7 @@ class Renderer:
 
     def _execution(self, stage: Stage, command: Command, names: Names) -> Execution:
         public, files = names.public, self.workspace
+        variables(command.env, names.given)
         secret = [name for name, value in command.env.items() if self._is_secret(value)]
         env = {
             name: _of_secret(name, value, names.private, files) if name in secret else value.text(public, files)

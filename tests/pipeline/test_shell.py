@@ -229,3 +229,224 @@ def test_any_script_can_be_scanned(script: str) -> None:
         text, env = Script(script + "${{ v }}").render({"v": "x"})
         assert env == {"FLOWCRAFT_VALUE_1": "x"}
         assert text.replace('"', "").endswith("${FLOWCRAFT_VALUE_1}")
+
+
+NEVER_DATA = [
+    # here-documents, here-strings and pipes into interpreters
+    "bash <<E\necho ${{ v }}\nE",
+    "bash -s <<E\necho ${{ v }}\nE",
+    "sudo -u me bash <<-E\n\techo ${{ v }}\n\tE",
+    "python3 <<E\nprint('${{ v }}')\nE",
+    "python3 - a <<E\nprint('${{ v }}')\nE",
+    "perl <<E\n${{ v }}\nE",
+    "node <<E\n${{ v }}\nE",
+    "make -f /dev/stdin <<E\nall:\n\techo ${{ v }}\nE",
+    "make -f - <<E\nall:\n\techo ${{ v }}\nE",
+    "ssh host <<E\nls ${{ v }}\nE",
+    "ssh host bash -s <<E\nls ${{ v }}\nE",
+    "docker exec -i box sh <<E\nls ${{ v }}\nE",
+    "sqlite3 x.db <<E\nselect '${{ v }}';\nE",
+    "source /dev/stdin <<E\necho ${{ v }}\nE",
+    'bash <<< "${{ v }}"',
+    "sh <<< ${{ v }}",
+    'bash 2>&1 <<< "${{ v }}"',
+    'bash < <(echo "${{ v }}")',
+    'echo "${{ v }}" | bash',
+    'echo "${{ v }}" | sh -x',
+    'echo "${{ v }}" | python3',
+    'echo "${{ v }}" | tr a b | sudo bash -',
+    'echo "${{ v }}" |& bash',
+    'echo "${{ v }}" 2>&1 | bash',
+    'echo "${{ v }}" |\n  bash',
+    '{ echo "${{ v }}"; } | bash',
+    '(echo a; echo "${{ v }}") | bash',
+    'for x in ${{ v }}; do echo "$x"; done | bash',
+    'if true; then echo "${{ v }}"; fi | bash',
+    "cat <<E | bash\necho ${{ v }}\nE",
+    'echo "${{ v }}" | . /dev/stdin',
+    'echo "${{ v }}" | tee >(bash)',
+    'source <(echo "${{ v }}")',
+    '. <(printf %s "${{ v }}")',
+    'bash <(echo "${{ v }}")',
+    "python3 <(echo ${{ v }})",
+    # xargs and parallel
+    'echo "${{ v }}" | xargs -I{} sh -c "echo {}"',
+    "echo \"${{ v }}\" | xargs -I % bash -c 'echo %'",
+    'echo "${{ v }}" | xargs sh -c',
+    'xargs -0 -n1 bash -c <<< "${{ v }}"',
+    'echo "${{ v }}" | parallel',
+    "echo \"${{ v }}\" | parallel sh -c 'echo {}'",
+    # through substitutions and variables
+    'eval "$(echo ${{ v }})"',
+    'bash -c "$(cat <<< "${{ v }}")"',
+    'v="${{ v }}"; echo "${v@P}"',
+    'v="${{ v }}"; echo "${!v}"',
+    'v="${{ v }}"; eval "$v"',
+    'v="${{ v }}"; w="echo $v"; eval "${w}"',
+    'v=$(echo "${{ v }}"); eval "$v"',
+    'v="${{ v }}"; bash -c "$v"',
+    'v="${{ v }}"; bash <<< "$v"',
+    'v="${{ v }}"; bash -c "echo ${v:-x}"',
+    'v=(a "${{ v }}"); eval "${v[@]}"',
+    'local v="${{ v }}"; eval $v',
+    'read -r v <<< "${{ v }}"; eval "$v"',
+    'printf -v v %s "${{ v }}"; eval "$v"',
+    'set -- "${{ v }}"; eval "$1"',
+    'for v in ${{ v }}; do eval "$v"; done',
+    'v=x; v+="${{ v }}"; eval "$v"',
+    'v="${{ v }}"; trap "$v" EXIT',
+    # programs with code as an argument
+    'awk "/${{ v }}/ {print}" f',
+    'sed -i "s/x/${{ v }}/" f',
+    'find . -exec sh -c "cat ${{ v }}" \\;',
+    'compgen -W "${{ v }}"',
+    'timeout 5 bash -c "echo ${{ v }}"',
+    'docker run alpine sh -c "ls ${{ v }}"',
+    'ssh host "ls ${{ v }}"',
+    'git -c alias.x="${{ v }}" x',
+    'x="${{ v }}"; ssh host "ls $x"',
+    'declare -i x="${{ v }}"',
+    'for ((i = 0; i < 3; i++)); do eval "${{ v }}"; done',
+    'case a in (a) eval "${{ v }}";; esac',
+    'case a in a) eval "${{ v }}" ;; esac',
+    'command eval "${{ v }}"',
+]
+NO_RESULT_DECIDES = [
+    "${{ stages.v.output }} PWN",
+    '"${{ stages.v.output }}" PWN',
+    'true; "${{ stages.v.output }}" PWN',
+    'true && "${{ stages.v.output }}" PWN',
+    'true | "${{ stages.v.output }}" PWN',
+    'if true; then "${{ stages.v.output }}" PWN; fi',
+    'for x in a; do "${{ stages.v.output }}" PWN; done',
+    '{ "${{ stages.v.output }}" PWN; }',
+    '( "${{ stages.v.output }}" PWN )',
+    'echo $("${{ stages.v.output }}" PWN)',
+    'A=b "${{ stages.v.output }}" PWN',
+    '> out "${{ stages.v.output }}" PWN',
+    'env "${{ stages.v.output }}" PWN',
+    'timeout 5 "${{ stages.v.output }}" PWN',
+    'exec "${{ stages.v.output }}" PWN',
+    'command "${{ stages.v.output }}" PWN',
+    'sudo -u me "${{ stages.v.output }}" PWN',
+    'find . -exec "${{ stages.v.output }}" PWN \\;',
+    'echo PWN | xargs "${{ stages.v.output }}"',
+    'echo "${{ stages.v.output }}" | xargs -I{} {} PWN',
+    './bin/"${{ stages.v.output }}" PWN',
+    'x="${{ stages.v.output }}"; "$x" PWN',
+    'x="${{ stages.v.output }}"; $x',
+    'x="${{ stages.v.output }}"; ${x} PWN',
+    'x=("${{ stages.v.output }}"); "${x[@]}" PWN',
+    'x=$(echo "${{ stages.v.output }}"); $x PWN',
+    '$(echo "${{ stages.v.output }}") PWN',
+    'case x in x) "${{ stages.v.output }}" PWN;; esac',
+    'PS4="${{ stages.v.output }}"; set -x; ls',
+    'PATH="${{ stages.v.output }}:$PATH" ls',
+    'export BASH_ENV="${{ stages.v.output }}"',
+    'env LD_PRELOAD="${{ stages.v.output }}" ls',
+    'make "TITLE=${{ stages.v.output }}"',
+]
+DATA = [
+    'echo "${{ v }}" 2>&1; ls',
+    'ls &> log; cat <<< "${{ v }}"',
+    "cat <<E > f\n${{ v }}\nE\nls",
+    "python3 -c 'import sys; print(sys.stdin.read())' <<< \"${{ v }}\"",
+    'python3 script.py <<< "${{ v }}"',
+    "python3 script.py - <<E\n${{ v }}\nE",
+    'bash script.sh "${{ v }}" <<< "${{ v }}"',
+    'bash -s -- "${{ v }}" <<\'E\'\necho "$1"\nE',
+    'echo "${{ v }}" | grep -c python',
+    'grep bash <<< "${{ v }}"',
+    'echo "${{ v }}" || bash x.sh',
+    'echo "${{ v }}"; bash < x.sh',
+    'echo "${{ v }}" | xargs -0 -n1 ls --',
+    'echo "${{ v }}" | xargs -I{} sh -c \'echo "$1"\' _ {}',
+    'echo "${{ v }}" | while read -r x; do echo "$x"; done',
+    "awk -v x=\"${{ v }}\" '{print x}' f",
+    "jq --arg x \"${{ v }}\" '.[$x]' f",
+    'sed -n 2p <<< "${{ v }}"',
+    'v="${{ v }}"; echo "${v@Q}" "${#v}" "${v%x}"',
+    'v="${{ v }}"; ssh host "ls ${v@Q}"',
+    'ssh host "ls $(printf %q ${{ v }})"',
+    'bash -c \'echo "$v"\' _ "${{ v }}"',
+    'case "${{ v }}" in "${{ v }}" | b) ls;; (c) ls;; ${{ v }}) ls;; esac',
+    'a=(b "${{ v }}" c)\nls "${a[0]}"',
+    'a=(\n  "${{ v }}"\n  c\n)',
+    'diff <(echo "${{ v }}") f',
+    'git commit -m "${{ v }}" -m "$(cat <<E\n${{ v }}\nE\n)"',
+    'f() { echo "$1"; }; f "${{ v }}"',
+    'x="${{ v }}" ./program',
+    'command -v "${{ v }}"',
+    'while [ "${{ v }}" != a ]; do break; done',
+    "shopt -s extglob; ls !(${{ v }})",
+    'n=$(wc -c <<< "${{ v }}"); echo $((n + 1))',
+    'v="${{ v }}"; n=3; [[ -n "$v" && $n -gt 1 ]]',
+    "docker exec -i box cat <<E\n${{ v }}\nE",
+    'cat <<E\n$(cat <<< "${{ v }}")\nE',
+    "# ${{ v }}\nls",
+]
+
+
+@pytest.mark.parametrize("script", NEVER_DATA)
+def test_a_value_is_no_code_wherever_the_script_leads_it(script: str) -> None:
+    with pytest.raises(ExpressionError) as error:
+        Script(script).check()
+
+    assert error.value.code == "FC210"
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("script", NO_RESULT_DECIDES)
+def test_no_result_decides_what_runs(script: str) -> None:
+    with pytest.raises(ExpressionError) as error:
+        Script(script).check()
+    with pytest.raises(ExpressionError) as later:
+        Script(script.replace("stages.v.output", "v")).render({"v": "ls"}, given=lambda _: False)
+
+    assert (error.value.code, later.value.code) == ("FC210", "FC210")
+    Script(script.replace("stages.v.output", "v")).render({"v": "ls"}, given=lambda _: True)
+
+
+@pytest.mark.parametrize("script", DATA)
+def test_a_value_may_be_data(script: str) -> None:
+    Script(script).check()
+    Script(script.replace("${{ v }}", "${{ stages.v.output }}")).check()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'for f in ${{ v }}; do ls "$f"; done',
+        'f="${{ v }}"; ls "$f"',
+        'f="${{ v }}"; ls a "${f}"',
+        'set -- "${{ v }}"; ls "$1"',
+        'f=("${{ v }}"); ls "${f[@]}"',
+    ],
+)
+def test_a_result_is_no_option_through_a_variable(script: str) -> None:
+    with pytest.raises(ExpressionError, match="would be an option of 'ls'"):
+        Script(script).render({"v": "-la"}, given=lambda _: False)
+
+    Script(script).render({"v": "-la"}, given=lambda _: True)
+    Script(script).render({"v": "a"}, given=lambda _: False)
+    Script(script.replace("ls ", "ls -- ")).render({"v": "-la"}, given=lambda _: False)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "x=${{ v }}; echo $((x + 1))",
+        "x=${{ v }}; echo $(($x + 1))",
+        "x=${{ v }}; ((x > 2)) && echo 4",
+        "x=${{ v }}; [[ $x -eq 3 ]] && echo 4",
+        "x=${{ v }}; [[ 3 -eq x ]] && echo 4",
+        "x=${{ v }}; y=abcde; echo ${y:x:1} | sed s/d/4/",
+        "for ((i = ${{ v }}; i < 4; i++)); do echo 4; done",
+        "set -- ${{ v }}; echo $(($1 + 1))",
+    ],
+)
+def test_where_bash_calculates_only_variables_with_numbers_go_in(script: str, workspace: Path) -> None:
+    assert ran(script, 3).strip() == "4"
+    with pytest.raises(ExpressionError, match="must be a number"):
+        ran(script, "a[$(touch pwned)]")
+    assert list(workspace.iterdir()) == []

@@ -220,3 +220,8 @@ def _prose(text: str, node: nodes.Node, literal: str, place: _Place) -> Iterator
     for item in _chain(text, node, place) if isinstance(node, (nodes.Getattr, nodes.Getitem)) else ():
         if isinstance(item, Reference) and not item.dynamic:
             yield Comparison(item, literal)
+
+
+def from_results(references: Iterable[Reference]) -> bool:
+    """Whether a stage gives one of these names."""
+    return any(reference.path[0] in ("stages", "output") for reference in references)

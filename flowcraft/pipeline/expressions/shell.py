@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from flowcraft.pipeline.expressions.frames import Slot
 from flowcraft.pipeline.expressions.lexer import fail
-from flowcraft.pipeline.expressions.quoting import Slot
 
 Spill = Callable[[str, str], str]
 

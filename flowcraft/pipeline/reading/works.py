@@ -11,7 +11,9 @@ from flowcraft.core.document import Place
 from flowcraft.core.errors import ExpressionError
 from flowcraft.core.problems import did_you_mean
 from flowcraft.core.schema import check_value
+from flowcraft.pipeline.argv import advice, decided_by, uses_in
 from flowcraft.pipeline.expr import Script, Template
+from flowcraft.pipeline.expressions.references import from_results
 from flowcraft.pipeline.model import (
     Approval,
     Check,
@@ -108,10 +110,7 @@ class Works:
 
     def _command(self, data: Mapping[str, Any], place: Place, spot: Spot) -> Command:
         script, argv = self._program(data, place, "run", spot)
-        env = {
-            name: self._material.template(value, [*place, "env", name], "env", spot)
-            for name, value in mapping(data.get("env")).items()
-        }
+        env = self._environment(data, place, spot)
         cwd = self._material.workspace_path(data.get("cwd"), [*place, "cwd"], "cwd", spot)
         return Command(script=script, argv=argv, env=env, cwd=cwd)
 
@@ -124,11 +123,29 @@ class Works:
             self._material.site(script, [*place, "run"], key, spot)
             return script, ()
         words = enumerate(run) if isinstance(run, list) else ()
-        if isinstance(run, list) and _is_chosen(run):
-            hint = "name it: run: [git, ...]"
-            message = "which program runs may not come from a result"
-            self._material.complaints.at([*place, "run", 0], message, "FC210", hint)
-        return None, tuple(self._material.template(word, [*place, "run", number], key, spot) for number, word in words)
+        argv = tuple(self._material.template(word, [*place, "run", number], key, spot) for number, word in words)
+        if isinstance(run, list) and any("${" in word.source for word in argv):
+            self._is_data(argv, [*place, "run"])
+        return None, argv
+
+    def _is_data(self, argv: tuple[Template, ...], place: Place) -> None:
+        """Complain of values in words that are more than data."""
+        told = set()
+        for use in uses_in(tuple(word.source for word in argv)):
+            for number in use.values:
+                word = argv[number]
+                if number not in told and (use.kind == "code" or _is_result(word)):
+                    told.add(number)
+                    self._material.complaints.at([*place, number], use.message, "FC210", advice(use, word.source))
+
+    def _environment(self, data: Mapping[str, Any], place: Place, spot: Spot) -> dict[str, Template]:
+        env = {}
+        for name, value in mapping(data.get("env")).items():
+            env[name] = template = self._material.template(value, [*place, "env", name], "env", spot)
+            use = decided_by(name) if "${" in template.source else None
+            if use and _is_result(template):
+                self._material.complaints.at([*place, "env", name], use.message, "FC210", advice(use, template.source))
+        return env
 
     def _arguments(self, data: Mapping[str, Any], place: Place, spot: Spot) -> dict[str, Any]:
         given = mapping(data.get("with"))
@@ -173,13 +190,11 @@ class Works:
         return Check(that=that, run=command, line=line, **texts)
 
 
-def _is_chosen(words: list[Any]) -> bool:
-    """Whether the program of a command in list form is what a stage has given."""
+def _is_result(template: Template) -> bool:
     try:
-        first = Template(words[0]).references if words and isinstance(words[0], str) else ()
+        return from_results(template.references)
     except ExpressionError:  # told where templates are read
         return False
-    return any(reference.path[0] in ("stages", "output") for reference in first)
 
 
 def _of_input(name: str, reasons: list[str]) -> list[str]:

@@ -1,0 +1,78 @@
+"""What a scanner of bash scripts works with: values' places, commands with their words, and what is open."""
+
+import re
+from dataclasses import dataclass, field
+
+from flowcraft.pipeline.expressions.commands import Word
+
+HEREDOC = re.compile(r"<<(-?)[ \t]*((?:[^\s;&|()<>'\"\\]|\\.|'[^'\n]*'|\"[^\"\n]*\")+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A value's place; `quoted` needs no quotes of its own, `number` stands where bash calculates.
+
+    `option_of` is the command that would take a value which begins with `-` as an option; `decides` says what
+    the value has a part in that no result may decide.
+    """
+
+    start: int
+    end: int
+    quoted: bool = False
+    number: bool = False
+    option_of: str = ""
+    decides: str = ""
+
+
+@dataclass(slots=True)
+class Command:
+    """A command: the values in its words, on its stdin (`fed`), and in what is inside of it; what pipes into it."""
+
+    words: list[Word] = field(default_factory=list)
+    fed: list[int] = field(default_factory=list)
+    inner: list[int] = field(default_factory=list)
+    upstream: "Command | None" = None
+
+    def stdin(self) -> tuple[int, ...]:
+        """The values that may come to it on stdin."""
+        found, above = list(self.fed), self.upstream
+        while above:
+            found += [value for word in above.words for value in word.values] + above.inner + above.fed
+            above = above.upstream
+        return tuple(found)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.words or self.fed or self.inner)
+
+
+@dataclass(slots=True)
+class Frame:
+    """Something that is open; `word` with its `values` is the next word of the current command.
+
+    `inside` tells the kinds of code apart: $( <( >( ( and `data`, whose words are no commands. `target` says that
+    this word is a file or stdin. `seen` are all values in it, `opened` where in them each open compound begins.
+    """
+
+    kind: str
+    start: int
+    close: str = ""
+    inside: str = ""
+    depth: int = 0
+    cases: int = 0
+    pattern: bool = False
+    tabs: bool = False
+    word: str = ""
+    values: list[int] = field(default_factory=list)
+    command: Command = field(default_factory=Command)
+    target: str = ""
+    seen: list[int] = field(default_factory=list)
+    opened: list[int] = field(default_factory=list)
+    quotes: bool = True
+
+
+def heredoc(match: re.Match[str], reader: Command) -> Frame:
+    """The frame of a here-document, which its command reads."""
+    word = match[2]
+    plain = re.sub(r"\\(.)|['\"]", r"\1", word)
+    return Frame("heredoc" if plain == word else "raw", match.start(), plain, tabs=match[1] == "-", command=reader)
