@@ -42,6 +42,13 @@ def test_takes_the_value_that_fits_the_schema_when_there_are_several() -> None:
     assert reading(text, VERDICT).value == {"ok": False}
 
 
+def test_of_two_values_of_one_length_the_first_that_fits_is_taken() -> None:
+    text = '{"a": 1} or {"a": 2} or {"b": 3}'
+
+    assert reading(text).value == reading(text, {"required": ["a"]}).value == {"a": 1}
+    assert reading(text, {"required": ["b"]}).value == {"b": 3}
+
+
 def test_a_comma_inside_of_a_string_is_not_a_trailing_one() -> None:
     assert reading('{"a": "x,]", "b": ",}",}').value == {"a": "x,]", "b": ",}"}
 

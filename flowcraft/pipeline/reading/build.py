@@ -103,7 +103,7 @@ class Builder:
     def _stage(self, data: Mapping[str, Any], outer: Spot, number: int, depth: int) -> Stage:
         place = [*outer.level.place, number]
         each = self._each(data["foreach"], [*place, "foreach"], outer) if "foreach" in data else None
-        spot = outer if each is None else outer.knowing(each.name, "index")
+        spot = outer.knowing(_item(data["foreach"]), "index") if "foreach" in data else outer
         if "repeat" in data:
             spot = spot.knowing("loop")
         of = kind(data) or "prompt"
@@ -192,7 +192,7 @@ class Builder:
             self.material.complaints.at([*where[:-1], "as"], f"'{name}' has a meaning already", "FC126", "as: path")
         return Each(
             items=items,
-            name=name if isinstance(name, str) else "item",
+            name=_item(details),
             most=100 if most is None else most,
             parallel=whole(details.get("parallel")),
         )
@@ -228,6 +228,12 @@ class Builder:
             self.material.complaints.at(place, used, "FC111", hint)
             return None
         return used
+
+
+def _item(loop: Any) -> str:
+    """The name of an item, also where the loop itself is wrong."""
+    name = loop.get("as") if isinstance(loop, dict) else None
+    return name if isinstance(name, str) else "item"
 
 
 def _needs(data: Mapping[str, Any], above: Sequence[Stage]) -> tuple[str, ...]:
