@@ -41,9 +41,9 @@ class Witness(Workspace):
         self._note(path)
         return super().start(path, size)
 
-    def glob(self, pattern: str) -> list[str]:
+    def glob(self, pattern: str, spend: Callable[[int], None] | None = None) -> list[str]:
         self._note(pattern)
-        return super().glob(pattern)
+        return super().glob(pattern, spend)
 
     def _note(self, path: str) -> None:
         if self._seen is not None:
