@@ -32,11 +32,11 @@ def main() -> None:
         with suppress(OSError):  # a full disk, a reader who has left: the command line has words and codes for it
             os.write(sys.stdout.fileno(), said.encode())
             return
-    try:
-        from flowcraft.cli.main import main as carry_out
-    except KeyboardInterrupt:
-        os.write(2, b"interrupted\n")
-        os._exit(130)
+    from flowcraft.cli.leaving import leave_at_once
+
+    leave_at_once()
+    from flowcraft.cli.main import main as carry_out
+
     carry_out()
 
 

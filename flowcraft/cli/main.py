@@ -13,13 +13,13 @@ from importlib import import_module
 import click
 
 from flowcraft.cli.commands import ABOUT, COMMANDS
+from flowcraft.cli.leaving import INTERRUPTED, hear_again
 from flowcraft.cli.surroundings import let_go, refusal, settle
 from flowcraft.core.errors import DocumentError, FlowcraftError
 from flowcraft.core.problems import did_you_mean
 from flowcraft.core.version import VERSION
 
 BUG = 70
-INTERRUPTED = 130
 READER_LEFT = 141  # as if SIGPIPE had ended the program
 
 
@@ -57,8 +57,12 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code; a user's mistake never shows a traceback."""
-    settle()
-    code = run_command(sys.argv[1:])
+    try:
+        settle()
+        hear_again()
+        code = run_command(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = _interrupted()
     unwritten = let_go()
     if unwritten:
         code = code or _unforeseen(unwritten)
@@ -78,15 +82,19 @@ def run_command(argv: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        with suppress(OSError):  # the terminal may be what has gone
-            click.echo("interrupted", err=True)
-        return INTERRUPTED
+        return _interrupted()
     except FlowcraftError as error:
         show_error(error)
         return error.exit_code
     except Exception as error:
         return _unforeseen(error)
     return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    with suppress(OSError):  # the terminal may be what has gone
+        click.echo("interrupted", err=True)
+    return INTERRUPTED
 
 
 def _unforeseen(error: Exception) -> int:

@@ -15,6 +15,7 @@ from typing import TextIO
 from flowcraft.core.errors import FlowcraftError
 
 _STREAMS = (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w"))
+_MOMENT_S = 0.005
 _FULL = "make room on the disk, or on whatever the output goes to"
 _FILES = "let fewer stages run at once (--jobs), or raise `ulimit -n`"
 _REFUSALS = {
@@ -42,6 +43,16 @@ def settle() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    sys.unraisablehook = _again
+
+
+def _again(lost: "sys.UnraisableHookArgs") -> None:
+    """Have an interruption come again that Python has lost: it came in a callback of its own, as at an import's end."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, _MOMENT_S)
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

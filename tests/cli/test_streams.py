@@ -149,6 +149,38 @@ def test_a_signal_from_outside_leaves_no_program_running(
         os.kill(stage, 0)
 
 
+# Where an import calls back, an exception is printed and lost: Ctrl-C comes exactly there.
+PRESSED = """
+import os, signal, sys, weakref
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r} and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            thing = set()
+            watch = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+            del thing
+
+sys.argv[1:] = ["run", "p.yaml"]
+sys.meta_path.insert(0, Finder())
+from flowcraft.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "flowcraft.cli.run", "jinja2", "flowcraft.runner.run"])
+def test_ctrl_c_while_modules_are_imported_ends_the_program_with_a_word(module: str, workspace: Path) -> None:
+    (workspace / "p.yaml").write_text("flowcraft: 1\nstages:\n  - {id: a, run: sleep 60; touch done}\n")
+
+    done = subprocess.run(
+        [sys.executable, "-c", PRESSED.format(module=module)], env=environment({}), capture_output=True, check=False
+    )
+
+    assert (done.returncode, done.stderr.decode().splitlines()[-1:]) == (130, ["interrupted"])
+    assert b"Traceback" not in done.stderr
+    assert not (workspace / "done").exists()
+
+
 def test_a_terminal_that_is_closed_leaves_no_program_running(pid: int) -> None:
     child, terminal = pty.fork()
     if child == 0:
