@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flowcraft.llm.integration import LLMIntegration as LLMIntegration
     from flowcraft.llm.parts import ImagePart as ImagePart
     from flowcraft.llm.parts import TextPart as TextPart
+    from flowcraft.pipeline.load import Pipeline as Pipeline
     from flowcraft.runner.run import run_pipeline as run_pipeline
 
 __version__ = VERSION
@@ -32,6 +33,7 @@ _HOMES = {
     "LLMMessage": "flowcraft.llm.base",
     "LLMProviderFactory": "flowcraft.llm.factory",
     "LLMResponse": "flowcraft.llm.base",
+    "Pipeline": "flowcraft.pipeline.load",
     "SettingsManager": "flowcraft.core.settings",
     "TextPart": "flowcraft.llm.parts",
     "Usage": "flowcraft.llm.base",

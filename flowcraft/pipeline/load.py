@@ -3,8 +3,9 @@
 Reads the pipeline file and the files it names; opens no connection and runs nothing.
 """
 
+import os
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,15 +13,25 @@ from flowcraft.core import document as documents
 from flowcraft.core.document import MAX_PROBLEMS, Document
 from flowcraft.core.errors import PipelineError
 from flowcraft.core.problems import Guesses, Problem, ordered
+from flowcraft.pipeline import model
 from flowcraft.pipeline.checking.check import meaning
 from flowcraft.pipeline.checking.graph import Graph
 from flowcraft.pipeline.checking.lookalikes import lookalikes
 from flowcraft.pipeline.checking.writers import conflicts
-from flowcraft.pipeline.model import Pipeline
 from flowcraft.pipeline.reading.build import Builder
 from flowcraft.pipeline.reading.shape import shape
 
 MAX_INCLUDED = 100  # pipelines that one pipeline uses, directly or not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline(model.Pipeline):
+    """A pipeline as its file describes it, checked: `run_pipeline` takes one as often as you like."""
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Pipeline":
+        """The pipeline of a YAML file; raises PipelineError with all its problems, and those of pipelines it uses."""
+        return load(Path(path))
 
 
 def load(path: Path, *, models: Collection[str] | None = None, document: Document | None = None) -> Pipeline:
@@ -69,7 +80,9 @@ class _Loader:
         found += conflicts(document, graphs)
         self.problems += found
         self.warnings += islice(lookalikes(builder.material.sites), MAX_PROBLEMS)
-        return None if found else pipeline
+        if found:
+            return None
+        return Pipeline(**{field.name: getattr(pipeline, field.name) for field in fields(pipeline)})
 
     def _used(self, path: Path, users: tuple[Path, ...]) -> Pipeline | str | None:
         if path in users:
