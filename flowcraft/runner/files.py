@@ -197,6 +197,8 @@ def read_by(stage: str, workspace: Workspace, globs: Sequence[str]) -> dict[str,
         if not place.exists():
             hint = "check its name, or make it in a stage before; one that may be missing needs a glob"
             raise StageError(f"'{stage}' reads {path}, and there is no such file", hint=hint)
+        if not place.is_file():
+            raise StageError(f"'{stage}' reads {path}, which is not an ordinary file", hint="name a file")
     return found
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,18 @@ def test_a_prompt_file_that_is_no_text_is_refused_without_a_wait(workspace: Path
     file = written(workspace, "flowcraft: 1\nstages: [{id: a, prompt: {file: prompt.md}}]\n")
 
     assert "FC130" in complaints(file)
+
+
+@pytest.mark.parametrize("stage", ["uses: it", "prompt: x, output: {schema: {file: it}}", "prompt: {file: it}"])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_a_folder_or_a_pipe_in_place_of_a_file_is_told_where_it_is_named(
+    workspace: Path, stage: str, make: Callable[[Path], None]
+) -> None:
+    make(workspace / "it")
+    line = f"  - {{id: a, {stage}}}"
+    file = written(workspace, f"flowcraft: 1\nstages:\n{line}\n")
+
+    assert f":3:{line.rindex('it') + 1}: error[FC130]: it is not an ordinary file" in complaints(file)
 
 
 def test_secret_values_are_not_repeated(workspace: Path) -> None:

@@ -1,5 +1,6 @@
 """What can only be known while a pipeline runs is told with file, line, code and the way out: exactly these words."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,11 @@ CASES = {
         "p.yaml:5:28: FC300: this divides by zero, in: Be ${{ 1 / (inputs.n - 3) }}",
         None,
     ),
+    "a pipe under reads": (
+        "  - {id: a, prompt: x, reads: [pipe]}\n",
+        "p.yaml:4:31: 'a' reads pipe, which is not an ordinary file",
+        "name a file",
+    ),
     "a folder that is to be read": (
         "  - {id: a, prompt: \"${{ read('many') }}\"}\n",
         "p.yaml:4:26: FC300: 'many' is a folder, in: ${{ read('many') }}",
@@ -135,6 +141,7 @@ def test_a_failure_while_running_has_these_words(name: str) -> None:
     Path("large.png").write_bytes(png(pad=5 << 20))
     Path("text.md").write_text("The part\nof ${{ 1 / (inputs.n - 3) }}.\n")
     Path("used.yaml").write_text(USED)
+    os.mkfifo("pipe")
     Path("many").mkdir()
     for number in range(101):
         Path(f"many/{number}.png").write_bytes(png())

@@ -63,7 +63,7 @@ def is_guarded(name: str) -> bool:
 
 
 def located(folder: Path, name: str) -> Path:
-    """The path of a named file; raises Unusable if it leaves the folder or is not there."""
+    """The path of a named file; raises Unusable if it leaves the folder or is no file."""
     inside = "files of a pipeline are in its folder or below"
     if escapes(name):
         raise Unusable("FC131", f"{name} is outside the folder of the pipeline", inside)
@@ -82,6 +82,8 @@ def located(folder: Path, name: str) -> Path:
             f"no file {name}",
             f"did you mean {close}?" if close else "paths start at the folder of the pipeline file",
         )
+    if not place.is_file():
+        raise _not_ordinary(name)
     return place
 
 
@@ -92,13 +94,17 @@ def read(place: Path, name: str) -> TextFile:
     except OSError as error:
         raise Unusable("FC130", f"{name} cannot be read: {error.strerror}", "name an ordinary file") from error
     if data is None:
-        raise Unusable("FC130", f"{name} is not an ordinary file", "name a file of text")
+        raise _not_ordinary(name)
     if len(data) > MAX_BYTES:
         raise Unusable("FC130", f"{name} is larger than {MAX_BYTES >> 20} MiB", "use a part of it")
     try:
         return TextFile(shown(place), data.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise Unusable("FC130", f"{name} is not text in UTF-8 (byte {error.start})", "save it as UTF-8") from error
+
+
+def _not_ordinary(name: str) -> Unusable:
+    return Unusable("FC130", f"{name} is not an ordinary file", "name a file of text")
 
 
 def _content(place: Path) -> bytes | None:
