@@ -73,6 +73,8 @@ def arguments(words: Sequence[Template], names: Mapping[str, Any], files: Files,
     option, too, since only the program knows which of them take a value. What a person gives may be one, and so may
     what follows `--` or the code of `bash -c`.
     """
+    if any("${" in word.source for word in words):
+        _decide_nothing(words, given)
     made: list[str] = []
     for word in words:
         text = word.text(names, files)
@@ -82,8 +84,6 @@ def arguments(words: Sequence[Template], names: Mapping[str, Any], files: Files,
             hint = f"write -- before it, or both in one: run: [{made[0]}, ..., '--name={word.source}']"
             raise ExpressionError(said, expression=word.source, code="FC210", hint=hint)
         made.append(text)
-    if any("${" in word.source for word in words):
-        _decide_nothing(words, given)
     return tuple(made)
 
 

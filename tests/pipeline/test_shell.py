@@ -310,6 +310,19 @@ NEVER_DATA = [
     'case a in (a) eval "${{ v }}";; esac',
     'case a in a) eval "${{ v }}" ;; esac',
     'command eval "${{ v }}"',
+    'f() { eval "${{ v }}"; }; f',
+    'function f { eval "${{ v }}"; }; f',
+    '\\bash -c "${{ v }}"',
+    'bash \\\n  -c "${{ v }}"',
+    # stdin of what stands around the interpreter
+    'echo "${{ v }}" | (bash)',
+    'echo "${{ v }}" | { bash; }',
+    'echo "${{ v }}" | if true; then bash; fi',
+    '{ bash; } <<< "${{ v }}"',
+    '(cd x && bash) <<< "${{ v }}"',
+    "( bash ) <<E\n${{ v }}\nE",
+    'echo "${{ v }}" | while read -r l; do eval "$l"; done',
+    'while true; do bash; done <<< "${{ v }}"',
 ]
 NO_RESULT_DECIDES = [
     "${{ stages.v.output }} PWN",
@@ -384,6 +397,11 @@ DATA = [
     "docker exec -i box cat <<E\n${{ v }}\nE",
     'cat <<E\n$(cat <<< "${{ v }}")\nE',
     "# ${{ v }}\nls",
+    'echo "${{ v }}" | { bash < x.sh; }',
+    'echo "${{ v }}" | (bash x.sh)',
+    'ls \\\n  "${{ v }}"',
+    'find . -name "${{ v }}" -exec cat {} \\;',
+    'if [ -f x ]; then echo "${{ v }}"; fi; bash x.sh',
 ]
 
 
@@ -432,6 +450,15 @@ def test_a_result_is_no_option_through_a_variable(script: str) -> None:
     Script(script.replace("ls ", "ls -- ")).render({"v": "-la"}, given=lambda _: False)
 
 
+@pytest.mark.parametrize("script", ['f="${{ v }}"; ls $f', 'f="${{ v }}"; for g in $f; do ls "$g"; done'])
+def test_no_word_of_a_result_is_an_option_where_bash_splits_it(script: str) -> None:
+    with pytest.raises(ExpressionError, match="would be an option of 'ls'"):
+        Script(script).render({"v": "a -la"}, given=lambda _: False)
+
+    Script(script.replace("ls ", "ls -- ")).render({"v": "a -la"}, given=lambda _: False)
+    Script('f="${{ v }}"; g=$f; ls "$g"').render({"v": "a -la"}, given=lambda _: False)
+
+
 @pytest.mark.parametrize(
     "script",
     [
@@ -443,6 +470,11 @@ def test_a_result_is_no_option_through_a_variable(script: str) -> None:
         "x=${{ v }}; y=abcde; echo ${y:x:1} | sed s/d/4/",
         "for ((i = ${{ v }}; i < 4; i++)); do echo 4; done",
         "set -- ${{ v }}; echo $(($1 + 1))",
+        "x=${{ v }}; let y=x+1; echo $y",
+        "x=${{ v }}; a[x]=4; echo ${a[3]}",
+        "x=${{ v }}; a[$x]=4; echo ${a[3]}",
+        "x=${{ v }}; a=(1 2 3 4); echo ${a[$x]}",
+        "x=${{ v }}; echo $[x + 1]",
     ],
 )
 def test_where_bash_calculates_only_variables_with_numbers_go_in(script: str, workspace: Path) -> None:

@@ -354,3 +354,35 @@ def test_files_of_an_answer_stay_where_the_stage_may_write() -> None:
     new = [path for path in files() if path not in before]
     assert len(new) >= 3
     assert [path for path in new if not path.startswith("workspace/out/")] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "['${{ said }}', PWNED]",
+        "[env, '${{ said }}', PWNED]",
+        "[timeout, '5', '${{ said }}', PWNED]",
+        "[env, 'BASH_ENV=${{ said }}', bash, -c, 'true']",
+        "[make, '${{ said }}']",
+    ],
+)
+def test_no_answer_of_a_loop_decides_what_a_command_runs(words: str) -> None:
+    record = ran(stage(f"run: {words}"))
+
+    assert ["FC210" in str(outcome.error) for outcome in items(record).values()] == [True] * len(HOSTILE)
+    assert nothing_was_run()
+
+
+@pytest.mark.parametrize("name", ["BASH_ENV", "PATH", "LD_PRELOAD", "GIT_SSH_COMMAND"])
+def test_no_answer_of_a_loop_decides_what_programs_do(name: str) -> None:
+    record = ran(stage(f"env: {{{name}: '${{{{ said }}}}'}}\nrun: ls"))
+
+    assert ["FC210" in str(outcome.error) for outcome in items(record).values()] == [True] * len(HOSTILE)
+    assert nothing_was_run()
+
+
+def test_no_answer_of_a_loop_is_the_program_of_a_script() -> None:
+    record = ran(stage('run: x="${{ said }}"; "$x" PWNED'))
+
+    assert ["FC210" in str(outcome.error) for outcome in items(record).values()] == [True] * len(HOSTILE)
+    assert nothing_was_run()

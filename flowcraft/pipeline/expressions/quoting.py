@@ -27,9 +27,10 @@ def slots(script: str, spans: Sequence[tuple[int, int]]) -> list[Slot]:
     return [
         replace(
             slot,
-            number=slot.number or number in scanner.numbers,
+            number=slot.number or number in scanner.words.numbers,
             option_of=slot.option_of or scanner.options.get(number, ""),
             decides=decides.get(number, ""),
+            split=number in scanner.split,
         )
         for number, slot in enumerate(scanner.slots)
     ]

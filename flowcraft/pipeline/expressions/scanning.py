@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from flowcraft.pipeline.expressions import commands
 from flowcraft.pipeline.expressions.commands import PROCESS, VALUE, Use
-from flowcraft.pipeline.expressions.frames import HEREDOC, Command, Frame, Slot, heredoc
+from flowcraft.pipeline.expressions.frames import HEREDOC, ORDINARY, REFUSED, Command, Frame, Slot, heredoc
 from flowcraft.pipeline.expressions.lexer import fail
 from flowcraft.pipeline.expressions.variables import DERIVED
 from flowcraft.pipeline.expressions.words import Words
@@ -20,25 +20,11 @@ _COMPARES = r"-(?:eq|ne|lt|le|gt|ge)"
 _CALCULATES = re.compile(rf"(?:^|\s)(?:{_COMPARES}|-[vR])(?:\s|$)")
 _BEFORE = re.compile(rf'(?:{_COMPARES}|-[vR])\s+"?$')
 _BEHIND = re.compile(rf'"?\s+{_COMPARES}\s')
+_ASSIGNED = re.compile(r"\w+\+?=")
 _VARIABLE = re.compile(r"\$(\w+|[@*])")
 _BRACED = re.compile(r"\$\{([#!]?)(\w+|[@*])(\[[@*]\])?(@[A-Za-z]|\})?")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _MAX_FRAMES = 100
-# Characters that mean nothing in a frame of this kind, taken many at once; values begin with `$`.
-_ORDINARY = {
-    "code": re.compile(r"[^\s#\\`$'\"()<>;&|\[]+"),
-    "double": re.compile(r"[^\\`$\"]+"),
-    "single": re.compile(r"[^\\'$]+"),
-    "comment": re.compile(r"[^\n$]+"),
-}
-
-_REFUSED = {
-    "single": ("the shell does not expand a value inside '...'", 'use "..." around it'),
-    "raw": ("the shell does not expand a value in a heredoc whose end word is quoted", "write <<EOF without quotes"),
-    "backtick": ("a value inside `...` would be read twice", "use $(...)"),
-    "brace": ("a value inside ${...} would be read as code", "put it into a variable first: name=${{ x }}"),
-    "delimiter": ("a value cannot be the end word of a heredoc", "use a fixed word, such as EOF"),
-}
 
 
 class Scanner:
@@ -52,7 +38,7 @@ class Scanner:
         self.waiting: list[Frame] = []  # heredocs that begin on the next line
         self.slots: list[Slot] = []
         self.words = Words()
-        self.numbers: set[int] = set()
+        self.split: set[int] = set()
         self.options: dict[int, str] = {}
 
     def scan(self) -> None:
@@ -75,7 +61,7 @@ class Scanner:
     def _slot(self, start: int, end: int) -> Slot:
         around = self._around()
         kinds = [frame.kind for frame in around]
-        refused = next((_REFUSED[kind] for kind in kinds if kind in _REFUSED), None)
+        refused = next((REFUSED[kind] for kind in kinds if kind in REFUSED), None)
         if refused:
             fail(self.script, start, refused[0], code="FC210", hint=refused[1])
         code = around[-1]
@@ -121,11 +107,15 @@ class Scanner:
             return
         around = self._around()
         kinds = [frame.kind for frame in around]
-        if held.whole and ("arithmetic" in kinds or ("test" in kinds and self._is_operand(around, start))):
-            self.numbers.update(held.values)
+        index = "brace" in kinds and self.script[start - 1] in "[:" and "-A" not in self.script
+        if held.whole and (index or "arithmetic" in kinds or ("test" in kinds and self._is_operand(around, start))):
+            self.words.numbers.update(held.values)
             return
         if held.begins and plain and (command := self._option_of(around)):
             self.options.update(dict.fromkeys(held.values, command))
+        code = around[-1]
+        if len(around) == 1 and (code.command.words or not _ASSIGNED.match(code.word)):
+            self.split.update(held.values)
         self._put(held.values, VALUE if held.whole and plain else DERIVED)
 
     def _is_operand(self, around: Sequence[Frame], start: int) -> bool:
@@ -141,7 +131,7 @@ class Scanner:
         held = self.words.variables.get(match[0])
         around = self._around()
         if held and held.whole and (around[0].kind != "test" or self._is_operand(around, start)):
-            self.numbers.update(held.values)
+            self.words.numbers.update(held.values)
         return True
 
     def _braced(self) -> None:
@@ -183,6 +173,8 @@ class Scanner:
     def code(self, frame: Frame, c: str) -> None:
         if c == "#" and not frame.word:
             self._push("comment", 1)
+        elif c == "\\":
+            frame.word += self._escaped()
         elif self._common(c) or self._quote(c):
             frame.word += "\0" if c in "'\"" else c
         elif c in "()":
@@ -195,6 +187,12 @@ class Scanner:
             self._push("test", 2)
         else:
             frame.word += self._ordinary("code")
+
+    def _escaped(self) -> str:
+        """What a backslash and the character behind it are in a word; nothing at the end of a line."""
+        escaped = self.script[self.at + 1 : self.at + 2]
+        self.at += 2
+        return "" if escaped == "\n" else f"\0{escaped}"
 
     def test(self, frame: Frame, c: str) -> None:
         if self.script.startswith("]]", self.at) and self.script[self.at - 1].isspace():
@@ -251,7 +249,7 @@ class Scanner:
 
     def _ordinary(self, kind: str) -> str:
         """Take this character, and all behind it that mean no more."""
-        match = _ORDINARY[kind].match(self.script, self.at)
+        match = ORDINARY[kind].match(self.script, self.at)
         start, self.at = self.at, match.end() if match else self.at + 1
         return self.script[start : self.at]
 
@@ -305,6 +303,9 @@ class Scanner:
         self._push("code", width, ")")
         self.frames[-1].inside = inside
         self.frames[-1].command.upstream = upstream
+        if inside == "(":
+            outer = self.frames[-2].command
+            self.frames[-1].scope = self.frames[-1].command.outer = outer
 
     def _close(self, frame: Frame) -> None:
         """The end of $(...), (...), <(...), and of the words of an array."""
@@ -330,7 +331,7 @@ class Scanner:
         elif c == ")" or frame.pattern:  # of a case
             frame.pattern = frame.pattern and c == "("
             self.words.end_word(frame)
-            frame.command = Command()
+            frame.next_command()
             self.at += 1
         elif (
             self.script.startswith("((", self.at)

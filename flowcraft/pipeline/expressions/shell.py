@@ -51,7 +51,8 @@ def filled(
 
 def is_option(place: Slot, text: str) -> bool:
     """Whether a command would take the value as an option."""
-    return place.option_of != "" and OPTION.match(text) is not None
+    words = text.split() if place.split else [text]
+    return place.option_of != "" and any(OPTION.match(word) for word in words)
 
 
 def _admitted(script: str, place: Slot, value: Any, text: str) -> int:
