@@ -15,6 +15,7 @@ from flowcraft.llm.base import ChatRequest
 from flowcraft.pipeline.load import load
 from flowcraft.runner.gates import Decision
 from flowcraft.runner.run import run_pipeline
+from flowcraft.runner.session import Durable
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 REQUIREMENTS = json.dumps({"summary": "add a flag", "criteria": ["there is a flag"], "risk": "high"})
@@ -99,6 +100,25 @@ def test_software_change(workspace: Path, programs: Path) -> None:
     assert "git <commit> <-m> <add a flag>" in calls
     assert "gh <pr> <create> <--base> <main> <--fill>" in calls
     assert not (workspace / "hacked").exists()
+
+
+def test_a_software_change_that_is_approved_later_goes_out_as_it_was_reviewed(workspace: Path, programs: Path) -> None:
+    (workspace / "src").mkdir()
+    (workspace / "README.md").write_text("An app.\n")
+    model = ScriptedProvider(otherwise=developer)
+    given = {"request": "add a flag", "token": "t0ken-of-gh"}
+    file = EXAMPLES / "software_change.yaml"
+
+    with llm_of(model, prices=Prices(input=Decimal("0.25"), output=Decimal(1)), max_tokens=8192) as llm:
+        paused = run_pipeline(file, given, llm=llm, durable=Durable())
+        asked, reviewed = len(model.requests), (workspace / "src" / "app.py").read_text()
+        decisions = {"approval": Decision(approved=True)}
+        record = run_pipeline(file, given, llm=llm, durable=Durable(resume=paused.id), decisions=decisions)
+
+    assert (paused.status, record.status) == ("paused", "succeeded")
+    assert len(model.requests) == asked
+    assert (workspace / "src" / "app.py").read_text() == reviewed
+    assert "gh <pr> <create>" in (workspace / "calls").read_text()
 
 
 def described(first: str, again: bool) -> str:
