@@ -1,6 +1,7 @@
 """`runs`, `show`, `export`, `prune` and `db`: what is kept of runs."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ def export(run_id: str | None, workspace: Path | None) -> None:
 @workspace_option
 def prune(run_ids: tuple[str, ...], older_than: int | None, keep: int | None, workspace: Path | None) -> None:
     """Delete runs with their prompts and answers; runs at work are kept. What is deleted is no longer cached."""
-    from flowcraft.runner.store.ledger import Ledger
+    from flowcraft.runner.store.ledger import FOLDER, Ledger
     from flowcraft.runner.store.records import open_records
 
     if not run_ids and older_than is None and keep is None:
@@ -97,14 +98,26 @@ def prune(run_ids: tuple[str, ...], older_than: int | None, keep: int | None, wo
             limit = (datetime.now(timezone.utc) - timedelta(days=older_than)).isoformat()
             chosen |= {row.id for row in rows if row.started < limit}
         chosen |= {row.id for row in rows[keep:]} if keep is not None else set()
-        numbers = [row.number for row in rows if row.id in chosen and state(root, row) != "running"]
+        gone = [row for row in rows if row.id in chosen and state(root, row) != "running"]
     ledger = Ledger(root, create=False)
     try:
-        ledger.forget(numbers)
+        ledger.forget([row.number for row in gone])
         ledger.database.vacuum()
     finally:
         ledger.close()
-    click.echo(f"deleted {len(numbers)} of {counted(len(rows), 'run')}")
+    for row in gone:
+        _forget_notes(root / FOLDER / "runs" / row.id)
+    click.echo(f"deleted {len(gone)} of {counted(len(rows), 'run')}")
+
+
+def _forget_notes(folder: Path) -> None:
+    """Delete what is noted of a run beside the database; what its stages have put there stays."""
+    from flowcraft.runner import aftermath, gates
+
+    with suppress(OSError):
+        for name in (aftermath.FILE, gates.FILE):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 @click.group()

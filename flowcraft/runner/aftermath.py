@@ -19,7 +19,7 @@ from flowcraft.runner.workspace import Workspace
 
 MOST_AT_ONCE = 16  # looks that are repeated while the run goes on; where a file concerns more, the end is soon enough
 
-_FILE = "left.jsonl"
+FILE = "left.jsonl"
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Aftermath:
     """Kept in the folder of the run; a run without it takes its own changes for those of others."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / _FILE
+        self._file = folder / FILE
         self._left = dict(self._read())
         self._looks: dict[str, _Look] = {}
         self._who: dict[str, set[str]] = {}

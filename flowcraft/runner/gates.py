@@ -14,7 +14,7 @@ KIND = "approve"
 WAITS = "waits for a decision"
 CHANGED = "the question has changed since it was shown"
 
-_FILE = "gates.json"
+FILE = "gates.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Opened:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / _FILE
+        self._file = folder / FILE
 
     def decision(
         self, path: str, text: str, limit_s: float | None, given: Mapping[str, Decision], ask: Ask | None

@@ -139,6 +139,12 @@ def test_a_pause_of_an_early_version_is_decided_as_it_is(paused: str) -> None:
     assert run_command(["approve"]) == 0
 
 
+def test_what_is_noted_of_a_run_goes_with_it(paused: str) -> None:
+    assert [file.name for file in Path(".flowcraft/runs").glob("*/*")] == ["gates.json"]
+    assert run_command(["prune", "--keep", "0"]) == 0
+    assert list(Path(".flowcraft/runs").iterdir()) == []
+
+
 def test_a_recording_ends_at_a_gate_and_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (workspace / "answers.jsonl").write_text('{"match": "one", "response": {"content": "1"}}\n')
     model = "{provider: replay, model: m, path: answers.jsonl}"
