@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
+from pathlib import PurePosixPath
 
 _SPECIAL = re.compile(r"[*?\[]")
 _MEMBER = re.compile(r"(.)-(.)|.", re.DOTALL)  # of a class
@@ -22,6 +23,12 @@ def matches(glob: str, path: str) -> bool:
     if glob.count("*") <= MAX_STARS:
         return _pattern(glob).fullmatch(path) is not None
     return _cross(_parts(glob), path.split("/"), "**", _fits)
+
+
+def escapes(name: str) -> bool:
+    """Whether a path leaves its folder by its text alone."""
+    pure = PurePosixPath(name)
+    return pure.is_absolute() or ".." in pure.parts or "\0" in name
 
 
 def is_plain(glob: str) -> bool:

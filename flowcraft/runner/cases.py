@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 from flowcraft.core import document
 from flowcraft.core.errors import DocumentError, UsageError
+from flowcraft.core.globs import escapes
 from flowcraft.core.problems import Problem, did_you_mean
-from flowcraft.pipeline.reading.included import escapes
 from flowcraft.runner.outcome import RunStatus, Status
 
 _KEYS = ("name", "pipeline", "inputs", "answers", "verdicts", "approve", "files", "expect", "settings")

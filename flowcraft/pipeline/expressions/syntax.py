@@ -13,6 +13,7 @@ from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from flowcraft.core.globs import escapes, mistake
 from flowcraft.core.problems import did_you_mean
 from flowcraft.pipeline.expressions.filters import FILTERS
 from flowcraft.pipeline.expressions.lexer import Piece, fail, template_tokens
@@ -200,6 +201,19 @@ def _check_call(text: str, node: nodes.Call) -> None:
         fail(text, node.node.lineno, f"there is no function '{name}'", hint=hint)
     if node.dyn_args is not None or node.dyn_kwargs is not None or node.kwargs:
         fail(text, node.lineno, f"{name}() takes plain arguments only")
+    if name != "range" and node.args and isinstance(node.args[0], nodes.Const):
+        _check_path(text, node, name, node.args[0].value)
+
+
+def _check_path(text: str, node: nodes.Call, function: str, path: Any) -> None:
+    """What a path that stands in the file does wrong in every run."""
+    if not isinstance(path, str) or not path:
+        return
+    if escapes(path):
+        hint = "use a path relative to the workspace, without '..'"
+        fail(text, node.node.lineno, f"{function}: {path} leaves the workspace", code="FC131", hint=hint)
+    if function == "glob" and (wrong := mistake(path)):
+        fail(text, node.node.lineno, f"{function}: {path} {wrong[0]}", code="FC131", hint=wrong[1])
 
 
 def _check_for(text: str, node: nodes.For) -> None:

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from flowcraft.core.document import MAX_BYTES, shown
+from flowcraft.core.globs import escapes
 from flowcraft.core.problems import Problem, nearest
 
 MAX_SEARCHED = 2000
@@ -46,12 +47,6 @@ class TextFile:
             width=max(1, min(width, len(source) - (offset - start))),
             severity=severity,
         )
-
-
-def escapes(name: str) -> bool:
-    """Whether a path leaves its folder by its text alone."""
-    pure = PurePosixPath(name)
-    return pure.is_absolute() or ".." in pure.parts or "\0" in name
 
 
 def is_guarded(name: str) -> bool:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from flowcraft.core.document import Document, Place
-from flowcraft.core.globs import mistake
+from flowcraft.core.globs import escapes, mistake
 from flowcraft.core.problems import did_you_mean
 from flowcraft.pipeline.expr import Expression, Script, Template
 from flowcraft.pipeline.reading.complaints import Complaints
-from flowcraft.pipeline.reading.included import TextFile, Unusable, escapes, is_guarded, located, read
+from flowcraft.pipeline.reading.included import TextFile, Unusable, is_guarded, located, read
 from flowcraft.pipeline.reading.sites import Site, Spot
 
 TIERS = ("cheap", "expensive")
