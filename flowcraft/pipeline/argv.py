@@ -6,7 +6,8 @@ from functools import lru_cache
 from flowcraft.core.errors import ExpressionError
 from flowcraft.pipeline.expr import Template, parts_of
 from flowcraft.pipeline.expressions import commands
-from flowcraft.pipeline.expressions.commands import VALUE, Use, Word, decided, example, uses
+from flowcraft.pipeline.expressions.commands import VALUE, Use, Word, decided, example
+from flowcraft.pipeline.expressions.quoting import judged
 
 _PUT_IN = re.compile(f"([\"']?){VALUE}\\1")
 
@@ -14,7 +15,7 @@ _PUT_IN = re.compile(f"([\"']?){VALUE}\\1")
 @lru_cache(maxsize=4096)
 def uses_in(sources: tuple[str, ...]) -> tuple[Use, ...]:
     """How the words of a command would use their values other than as data; `values` are places of words."""
-    return tuple(uses([_word(source, number) for number, source in enumerate(sources)]))
+    return tuple(judged([_word(source, number) for number, source in enumerate(sources)]))
 
 
 def decided_by(name: str) -> Use | None:

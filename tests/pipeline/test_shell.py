@@ -312,6 +312,7 @@ NEVER_DATA = [
     'command eval "${{ v }}"',
     'f() { eval "${{ v }}"; }; f',
     'function f { eval "${{ v }}"; }; f',
+    "bash -c 'eval \"$1\"' _ ${{ v }}",
     '\\bash -c "${{ v }}"',
     'bash \\\n  -c "${{ v }}"',
     # stdin of what stands around the interpreter
@@ -403,6 +404,10 @@ DATA = [
     'find . -name "${{ v }}" -exec cat {} \\;',
     'if [ -f x ]; then echo "${{ v }}"; fi; bash x.sh',
 ]
+
+
+def test_a_variable_that_doubles_itself_is_read_at_once() -> None:
+    Script("x=${{ v }}\n" + "x=$x$x\n" * 200 + "echo $x").check()
 
 
 @pytest.mark.parametrize("script", NEVER_DATA)

@@ -6,6 +6,7 @@ One judgement for the words of a script and for a command in list form; programs
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from flowcraft.pipeline.expressions.programs import (
@@ -52,13 +53,15 @@ class Word:
 class Use:
     """Values that would be more than data: `code` that runs, or what `decides` which code runs.
 
-    Nobody may put a value into code; what decides may come from a person, but from no result.
+    Nobody may put a value into code; what decides may come from a person, but from no result. The arguments of a
+    `script` in bash, which `message` then is, depend on what it does with them.
     """
 
-    kind: Literal["code", "decides"]
+    kind: Literal["code", "decides", "script"]
     values: tuple[int, ...]
     message: str = "the value would be run as code here"
     example: str = "shell"
+    arguments: tuple[tuple[int, ...], ...] = ()
 
 
 def uses(words: Sequence[Word], fed: tuple[int, ...] = ()) -> Iterator[Use]:
@@ -100,8 +103,12 @@ def option_of(words: Sequence[Word], script: str) -> str:
     texts = [word.text for word in words]
     if not texts or texts[0] in _NO_OPTIONS or ends_options(texts):
         return ""
-    own = re.search(rf"(?:^|[\s;]){re.escape(texts[0])}\s*\(\)|function\s+{re.escape(texts[0])}\b", script)
-    return "" if own else texts[0]
+    return "" if _is_function(texts[0], script) else texts[0]
+
+
+@lru_cache(maxsize=256)
+def _is_function(name: str, script: str) -> bool:
+    return bool(re.search(rf"(?:^|[\s;]){re.escape(name)}\s*\(\)|function\s+{re.escape(name)}\b", script))
 
 
 def ends_options(words: Sequence[str]) -> bool:
@@ -223,6 +230,10 @@ def _anywhere(words: Sequence[Word], fed: tuple[int, ...]) -> Iterator[Use]:
 def _used(known: Program, words: Sequence[Word], fed: tuple[int, ...]) -> Iterator[Use]:
     given = _given(known, words)
     yield from _code(given.codes, words, known)
+    if is_shell(known) and given.codes and not words[given.codes[0]].values:
+        arguments = tuple(words[at].values for at in given.operands[1:])
+        values = tuple(value for each in arguments for value in each)
+        yield from [Use("script", values, words[given.codes[0]].text, arguments=arguments)] if values else ()
     if given.stopped:
         return
     runs_stdin = known.stdin and not given.codes
@@ -299,7 +310,7 @@ def _builtin(name: str, words: Sequence[Word]) -> Iterator[Use]:
 
 def _git(words: Sequence[Word]) -> Iterator[Use]:
     command = ""
-    for word, after in zip(words[1:], [*words[2:], Word("")], strict=True):
+    for word, after in zip(words[1:], [*words[2:], Word("")], strict=False):
         match = _GIT_PROGRAM.fullmatch(word.text)
         if match:
             yield from _code_of(word.values if match[1] is not None else after.values)

@@ -7,7 +7,8 @@ would: eval, bash -c, awk, what is piped into an interpreter.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flowcraft.pipeline.expressions.commands import Use, example, uses
+from flowcraft.core.errors import ExpressionError
+from flowcraft.pipeline.expressions.commands import VALUE, Use, Word, example, uses
 from flowcraft.pipeline.expressions.frames import Slot
 from flowcraft.pipeline.expressions.lexer import fail
 from flowcraft.pipeline.expressions.scanning import Scanner
@@ -21,7 +22,7 @@ def slots(script: str, spans: Sequence[tuple[int, int]]) -> list[Slot]:
     scanner.scan()
     found = [*scanner.words.uses]
     for command in scanner.words.commands:
-        found += uses(command.words, command.stdin())
+        found += judged(command.words, command.stdin())
     _refuse_code(script, scanner.slots, found)
     decides = {value: use.message for use in found for value in use.values}
     return [
@@ -34,6 +35,29 @@ def slots(script: str, spans: Sequence[tuple[int, int]]) -> list[Slot]:
         )
         for number, slot in enumerate(scanner.slots)
     ]
+
+
+def judged(words: Sequence[Word], fed: tuple[int, ...] = ()) -> list[Use]:
+    """How a command would use values other than as data, also as arguments of a script in it: bash -c 'eval "$1"'."""
+    found: list[Use] = []
+    for use in uses(words, fed):
+        found += _in_script(use) if use.kind == "script" else [use]
+    return found
+
+
+def _in_script(use: Use) -> list[Use]:
+    scanner = Scanner(use.message, ())
+    for number, values in enumerate(use.arguments, 1):
+        for name in (str(number), "@", "*"):
+            scanner.words.variables.hold(name, VALUE, values)
+    try:
+        scanner.scan()
+    except ExpressionError:  # nested too deep to tell
+        return [Use("code", use.values)]
+    found = [*scanner.words.uses]
+    for command in scanner.words.commands:
+        found += judged(command.words, command.stdin())
+    return found
 
 
 def _refuse_code(script: str, found: Sequence[Slot], used: Sequence[Use]) -> None:

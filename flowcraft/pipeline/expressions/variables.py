@@ -33,10 +33,14 @@ class Variables:
         if not values:
             return
         before = self._held.get(name)
-        held = tuple(values)
+        held = tuple(dict.fromkeys(values))
         whole, begins = DERIVED not in text and PROCESS not in text, text.startswith(VALUE)
         if before:
-            held, whole, begins = (*before.values, *held), before.whole and whole, before.begins or begins
+            held, whole, begins = (
+                tuple(dict.fromkeys((*before.values, *held))),
+                before.whole and whole,
+                before.begins or begins,
+            )
         self._held[name] = Held(held, whole, begins)
 
     def hold_named(self, command: Command) -> None:

@@ -28,7 +28,7 @@ class Words:
         """The word that is being read has ended."""
         if not frame.word:
             return
-        text, values = frame.word.replace("\0", ""), tuple(frame.values)
+        text, values = frame.word.replace("\0", ""), tuple(dict.fromkeys(frame.values))
         written, target = frame.word, frame.target
         frame.word, frame.values, frame.target = "", [], ""
         command = frame.command
