@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,13 +215,17 @@ def _inner_budgets(pipeline: "Pipeline", rows: list[dict[str, Any]], found: "Seq
     from flowcraft.runner.ceiling import stops_at
 
     once = {stage.id for stage in (*pipeline.stages, *pipeline.finals)}  # anything deeper may have one for each round
+    inside: dict[str, list[Estimate]] = {row["stage"]: [] for row in rows if row["budgets"]}
+    for one in found if inside else ():
+        for around in accumulate(one.path.split("/"), "{}/{}".format):
+            if around in inside:
+                inside[around].append(one)
     for row in rows:
         path = row["stage"]
-        inside = [one for one in found if one.path == path or one.path.startswith(f"{path}/")]
         for given in row["budgets"]:
             caps = limits(given)
             amounts = ", ".join(amount_text(unit, amount) for unit, amount in caps.items())
-            stop = stops_at(inside, caps.get("usd")) if path.removeprefix("finally/") in once else None
+            stop = stops_at(inside[path], caps.get("usd")) if path.removeprefix("finally/") in once else None
             yield f"budget of {path}: {amounts}" + (f"; at worst it stops at '{stop}'" if stop else "")
 
 
