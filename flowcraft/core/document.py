@@ -62,9 +62,11 @@ class Document:
         self._starts: list[int] | None = None
         self._shown: dict[int, str] = {}
 
-    def position(self, path: Place, *, at: str = "value") -> tuple[int, int]:
-        """Line and column, both from 1, of the value at `path`, or of its key with `at="key"`."""
-        return self._line_and_column(self._span(path, at)[0])
+    def position(
+        self, path: Place, *, at: str = "value", snippet: str | None = None, occurrence: int = 0
+    ) -> tuple[int, int]:
+        """Line and column, both from 1, of what `problem` would mark: a value, a key, or a text in the value."""
+        return self._line_and_column(self._marked(path, at, snippet, occurrence)[0])
 
     def problem(  # noqa: PLR0913 - a place, a message and how to mark it
         self,
@@ -87,9 +89,7 @@ class Document:
 
         Of more than MAX_PROBLEMS errors the first are raised, as the error that the document was loaded with.
         """
-        start, end = self._span(path, at)
-        if snippet:
-            start, end = self._inside(start, end, snippet, occurrence)
+        start, end = self._marked(path, at, snippet, occurrence)
         problem = self._problem(Finding(start, end, message, code, hint), severity)
         problem = replace(problem, source=None) if quiet else problem
         if severity == "error":
@@ -101,6 +101,10 @@ class Document:
             message = f"more than {MAX_PROBLEMS} problems; these are the first"
             raise self._error([Problem(file=self.file, code="FC002", message=message), *ordered(self._errors)])
         self._errors.append(problem)
+
+    def _marked(self, path: Place, at: str, snippet: str | None, occurrence: int) -> tuple[int, int]:
+        start, end = self._span(path, at)
+        return self._inside(start, end, snippet, occurrence) if snippet else (start, end)
 
     def _span(self, path: Place, at: str) -> tuple[int, int]:
         span, value = self._root, self.data

@@ -35,8 +35,7 @@ class Source:
 
     def place(self, path: Place, *, at: str = "value") -> str:
         """`file:line:column` of a part."""
-        line, column = self._document.position(path, at=at)
-        return f"{self._file}:{line}:{column}"
+        return self._shown(self._document.position(path, at=at))
 
     def place_in(self, path: Place, template: str, offset: int) -> str:
         """`file:line:column` of a place in a template that stands somewhere below `path`."""
@@ -46,7 +45,10 @@ class Source:
         found = next((one for top in (path, ("defaults",)) for one in self._holding(top, template)), path)
         word = word_at(template, offset)
         before = occurrence(template, offset, word)
-        return self._document.problem(found, "", code="", snippet=word or None, occurrence=before).place
+        return self._shown(self._document.position(found, snippet=word or None, occurrence=before))
+
+    def _shown(self, position: tuple[int, int]) -> str:
+        return f"{self._file}:{position[0]}:{position[1]}"
 
     @property
     def _document(self) -> Document:

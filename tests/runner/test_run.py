@@ -344,6 +344,23 @@ def test_a_template_that_fails_names_file_line_and_column() -> None:
     assert "stages.a.output[3]" in error
 
 
+def test_however_many_items_fail_each_says_where_and_why() -> None:
+    record = run_(
+        """
+        - id: a
+          foreach: {in: inputs.items, max: 150}
+          on_error: continue
+          run: echo "${{ item.x }}"
+        """,
+        head="inputs: {items: {type: array}}\n",
+        inputs={"items": [{"y": number} for number in range(150)]},
+    )
+
+    errors = [str(outcome.error) for outcome in record.outcomes if outcome.status == "failed"]
+    assert len(errors) == 150
+    assert all("FC300: 'item.x' has no value" in error for error in errors)
+
+
 def test_a_condition_that_is_not_true_or_false_fails_its_stage() -> None:
     record = run_("- {id: a, if: inputs.x, run: echo}", head="inputs: {x: {}}\n", inputs={"x": "yes"})
 
